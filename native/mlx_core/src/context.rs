@@ -1,0 +1,262 @@
+//! What a worker thread does with its stream.
+
+use std::sync::{Arc, Weak};
+
+use mlx_rs::{Array, Stream};
+
+use crate::error::{Error, Result, Signature};
+use crate::ffi;
+use crate::host::{readable_in_place, HostView};
+use crate::program::Program;
+use crate::slot::{Look, Slot, Wanted};
+use crate::worker::Worker;
+
+/// Ops built before evaluation starts without being asked for.
+const MAX_PENDING_OPS: usize = 256;
+
+/// Bytes of results built before evaluation starts without being asked for.
+const MAX_PENDING_BYTES: usize = 64 << 20;
+
+/// The state of a worker that only its own thread sees.
+pub struct Context {
+    worker: &'static Worker,
+    stream: Stream,
+    /// Filled since the last evaluation started.
+    pending: Vec<Weak<Slot>>,
+    pending_ops: usize,
+    pending_bytes: usize,
+    /// Being computed, for all this thread knows.
+    in_flight: Vec<Weak<Slot>>,
+    /// Wanted by other workers before the job that fills them has run.
+    wanted: Vec<Wanted>,
+}
+
+impl Context {
+    pub(crate) fn new(worker: &'static Worker) -> Context {
+        let stream = Stream::new_with_device(&worker.device().handle());
+        // A failure shows at the first op, which then names its cause.
+        let _ = ffi::set_default_stream(&stream);
+        Context {
+            worker,
+            stream,
+            pending: Vec::new(),
+            pending_ops: 0,
+            pending_bytes: 0,
+            in_flight: Vec::new(),
+            wanted: Vec::new(),
+        }
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Runs a program and fills the outputs, or says why it could not.
+    pub(crate) fn run(
+        &mut self,
+        program: &Program,
+        inputs: &[Arc<Slot>],
+        outputs: &[Arc<Slot>],
+    ) -> Result<(), Arc<Error>> {
+        let inputs = inputs
+            .iter()
+            .map(|slot| self.array_of(slot))
+            .collect::<Result<Vec<_>, _>>()?;
+        let results = program.run(inputs, &self.stream)?;
+        for (slot, array) in outputs.iter().zip(results) {
+            self.pending_bytes += array.nbytes();
+            slot.fill(array);
+            self.pending.push(Arc::downgrade(slot));
+        }
+        self.pending_ops += program.instructions();
+        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Starts computing what is pending and still wanted by someone.
+    pub(crate) fn flush(&mut self) {
+        self.pending_ops = 0;
+        self.pending_bytes = 0;
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut arrays = Vec::new();
+        for weak in std::mem::take(&mut self.pending) {
+            let Some(array) = weak.upgrade().and_then(|slot| slot.unsettled_array()) else {
+                continue;
+            };
+            if !ffi::is_available(&array) {
+                self.in_flight.push(weak);
+                arrays.push(array);
+            }
+        }
+        if arrays.is_empty() {
+            return;
+        }
+        let references: Vec<&Array> = arrays.iter().collect();
+        if let Err(error) = ffi::async_eval(&references) {
+            self.poison(error.into());
+        }
+        self.in_flight.retain(|weak| {
+            let array = weak.upgrade().and_then(|slot| slot.unsettled_array());
+            array.is_some_and(|array| !ffi::is_available(&array))
+        });
+    }
+
+    /// Computes the slots' arrays and waits for them.
+    pub(crate) fn eval(&mut self, slots: &[Arc<Slot>]) -> Result<(), Arc<Error>> {
+        let arrays = slots
+            .iter()
+            .map(|slot| self.array_of(slot))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.eval_arrays(&arrays)?;
+        slots
+            .iter()
+            .filter(|slot| self.owns(slot))
+            .for_each(|slot| slot.settle());
+        Ok(())
+    }
+
+    /// Starts computing the slots' arrays.
+    pub(crate) fn async_eval(&mut self, slots: &[Arc<Slot>]) {
+        self.pending.extend(slots.iter().map(Arc::downgrade));
+        self.flush();
+    }
+
+    /// The values of a slot of this worker, once they are computed.
+    pub(crate) fn read(&mut self, slot: &Arc<Slot>) -> Result<HostView, Arc<Error>> {
+        self.eval(std::slice::from_ref(slot))?;
+        let mut array = self.array_of(slot)?;
+        if array.size() == 0 {
+            return Ok(HostView::new(array, self.worker));
+        }
+        if !ffi::is_row_contiguous(&array) {
+            array = self.compute(ffi::c_op!(
+                mlx_contiguous(array.as_ptr(), false),
+                self.stream
+            ))?;
+            slot.replace(ffi::share(&array));
+        }
+        if !readable_in_place(self.worker.device()) {
+            array = self.host_copy(&array)?;
+        }
+        Ok(HostView::new(array, self.worker))
+    }
+
+    /// Waits for everything this stream computes.
+    pub(crate) fn synchronize(&mut self) -> Result<(), Arc<Error>> {
+        self.flush();
+        let outcome = ffi::synchronize(&self.stream).map_err(Error::from);
+        match outcome {
+            Ok(()) => {
+                self.in_flight.clear();
+                Ok(())
+            }
+            Err(error) => Err(self.poison(error)),
+        }
+    }
+
+    /// Settles slots that other workers wait for, as far as they are filled.
+    pub(crate) fn settle_wanted(&mut self, wanted: Vec<Wanted>) {
+        if wanted.is_empty() && self.wanted.is_empty() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.wanted);
+        waiting.extend(wanted);
+        for request in waiting {
+            if let Look::Empty = request.slot.look(self.worker) {
+                self.wanted.push(request);
+                continue;
+            }
+            // A failure stands in the slot, where the other worker finds it.
+            if let Err(error) = self.eval(std::slice::from_ref(&request.slot)) {
+                request.slot.fail(&error);
+            }
+            request.by.queue().poke();
+        }
+    }
+
+    /// Lets go of what is lazy and waits for the device, before the thread ends.
+    pub(crate) fn finish(mut self) {
+        self.pending.clear();
+        // The process is ending: there is nobody left to tell.
+        let _ = ffi::synchronize(&self.stream);
+    }
+
+    fn owns(&self, slot: &Slot) -> bool {
+        std::ptr::eq(slot.owner(), self.worker)
+    }
+
+    fn array_of(&mut self, slot: &Arc<Slot>) -> Result<Array, Arc<Error>> {
+        loop {
+            match slot.look(self.worker) {
+                Look::Array(array) => return Ok(array),
+                Look::Failed(error) => return Err(error),
+                // Jobs run in order, so only a job of another worker can be missing.
+                Look::Unsettled | Look::Empty => self.await_owner(slot)?,
+            }
+        }
+    }
+
+    /// Asks the slot's worker for its array and serves other workers meanwhile,
+    /// so that two workers that want each other's slots both go on.
+    fn await_owner(&mut self, slot: &Arc<Slot>) -> Result<(), Arc<Error>> {
+        slot.owner().queue().want(Wanted {
+            slot: slot.clone(),
+            by: self.worker,
+        });
+        while !slot.is_resolved() {
+            self.worker.queue().park_for_others();
+            if self.worker.queue().is_stopped() {
+                return Err(Arc::new(Error::Halted));
+            }
+            let wanted = self.worker.queue().take_wanted();
+            self.settle_wanted(wanted);
+        }
+        Ok(())
+    }
+
+    fn compute(
+        &mut self,
+        array: std::result::Result<Array, mlx_rs::error::Exception>,
+    ) -> Result<Array, Arc<Error>> {
+        let array = array.map_err(Error::from)?;
+        self.eval_arrays(std::slice::from_ref(&array))?;
+        Ok(array)
+    }
+
+    fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
+        let references: Vec<&Array> = arrays.iter().collect();
+        ffi::eval(&references).map_err(|error| self.poison(error.into()))
+    }
+
+    /// A buffer of its own for the host, so that the device keeps the original.
+    fn host_copy(&mut self, array: &Array) -> Result<Array, Arc<Error>> {
+        let bytes = ffi::c_op!(
+            mlx_view(array.as_ptr(), mlx_sys::mlx_dtype__MLX_UINT8),
+            self.stream
+        );
+        let zero = Array::from_slice(&[0u8], &[1]);
+        let copy = bytes.and_then(|bytes| bytes.add(&zero));
+        self.compute(copy)
+    }
+
+    /// Type and shape of a slot's array, computed or not.
+    pub(crate) fn signature(&mut self, slot: &Arc<Slot>) -> Result<Signature, Arc<Error>> {
+        self.array_of(slot).map(|array| Signature::from(&array))
+    }
+
+    /// MLX reports a failure once and blames any of the arrays in flight, so all
+    /// that is not yet known to be good is marked.
+    fn poison(&mut self, error: Error) -> Arc<Error> {
+        let error = Arc::new(error);
+        for weak in self.pending.drain(..).chain(self.in_flight.drain(..)) {
+            if let Some(slot) = weak.upgrade() {
+                slot.fail(&error);
+            }
+        }
+        error
+    }
+}

@@ -1,0 +1,151 @@
+//! What can go wrong, as data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mlx_rs::{Array, Dtype};
+
+use crate::device::Device;
+use crate::dtype::dtype_name;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The family of an [`Error`], for callers that choose by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    Shape,
+    Type,
+    Unsupported,
+    Device,
+    Memory,
+    Io,
+    Native,
+}
+
+/// Shape and element type of an operand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    pub dtype: Dtype,
+    pub shape: Vec<i32>,
+}
+
+impl From<&Array> for Signature {
+    fn from(array: &Array) -> Self {
+        Signature {
+            dtype: array.dtype(),
+            shape: array.shape().to_vec(),
+        }
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(dtype_name(self.dtype))?;
+        self.shape.iter().try_for_each(|dim| write!(f, "[{dim}]"))
+    }
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    // Programs
+    #[error("there is no op named {name:?}")]
+    UnknownOp { name: String },
+    #[error("{op} takes {expected} operands, {given} were given")]
+    OperandCount {
+        op: &'static str,
+        expected: usize,
+        given: usize,
+    },
+    #[error("{op}: attribute {name} is missing or is not {expected}")]
+    Attribute {
+        op: &'static str,
+        name: &'static str,
+        expected: &'static str,
+    },
+    #[error("{op} takes {expected} attributes, {given} were given")]
+    AttributeCount {
+        op: &'static str,
+        expected: usize,
+        given: usize,
+    },
+    #[error("register {register} is read before it is written")]
+    Register { register: usize },
+    #[error("the program takes {expected} inputs, {given} were given")]
+    InputCount { expected: usize, given: usize },
+
+    // Data
+    #[error("a tensor of {signature} has {expected} bytes, the binary has {given}")]
+    ByteSize {
+        signature: Signature,
+        expected: usize,
+        given: usize,
+    },
+    #[error("{dims:?} is not a shape MLX can hold: a dimension is 0 to 2147483647")]
+    Dimension { dims: Vec<i64> },
+    #[error("type {kind}{bits} is not supported")]
+    UnsupportedType { kind: &'static str, bits: u32 },
+    #[error("the tensor was deallocated")]
+    Deallocated,
+
+    // Devices and workers
+    #[error("there is no {device} device; available: {}", Device::list())]
+    NoDevice { device: Device },
+    #[error("a worker thread could not be started: {message}")]
+    Spawn { message: String },
+    #[error("the stream has stopped because the system is halting")]
+    Halted,
+
+    // MLX
+    #[error("{message}")]
+    Mlx { message: String },
+    #[error("the worker met an internal error: {message}")]
+    Panic { message: String },
+    #[error("{op}({}): {source}", join(operands))]
+    InOp {
+        op: &'static str,
+        operands: Vec<Signature>,
+        source: Arc<Error>,
+    },
+}
+
+fn join(operands: &[Signature]) -> String {
+    let names: Vec<String> = operands.iter().map(Signature::to_string).collect();
+    names.join(", ")
+}
+
+impl Error {
+    /// The family this error belongs to.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::ByteSize { .. } | Error::Dimension { .. } => ErrorKind::Shape,
+            Error::UnsupportedType { .. } => ErrorKind::Type,
+            Error::UnknownOp { .. } => ErrorKind::Unsupported,
+            Error::NoDevice { .. } => ErrorKind::Device,
+            Error::InOp { source, .. } => source.kind(),
+            _ => ErrorKind::Native,
+        }
+    }
+
+    /// The op that failed and its operands, where an op is to blame.
+    pub fn op(&self) -> Option<(&'static str, &[Signature])> {
+        match self {
+            Error::InOp { op, operands, .. } => Some((op, operands)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn in_op(self, op: &'static str, operands: &[&Array]) -> Error {
+        Error::InOp {
+            op,
+            operands: operands.iter().map(|array| (*array).into()).collect(),
+            source: Arc::new(self),
+        }
+    }
+}
+
+impl From<mlx_rs::error::Exception> for Error {
+    fn from(exception: mlx_rs::error::Exception) -> Self {
+        let message = crate::ffi::take_error().unwrap_or_else(|| exception.what().to_owned());
+        Error::Mlx { message }
+    }
+}

@@ -1,0 +1,192 @@
+//! The few MLX C functions that mlx-rs does not offer, and MLX's errors as values.
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_void, CStr};
+
+use mlx_rs::error::Exception;
+use mlx_rs::{Array, Dtype, Stream};
+
+use crate::device::Device;
+
+type MlxResult<T> = std::result::Result<T, Exception>;
+
+thread_local! {
+    static LAST_ERROR: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+extern "C" fn remember_error(message: *const c_char, _data: *mut c_void) {
+    // Safety: MLX passes a NUL-terminated string that lives for this call.
+    let message = unsafe { CStr::from_ptr(message) }
+        .to_string_lossy()
+        .into_owned();
+    LAST_ERROR.with_borrow_mut(|last| *last = Some(without_location(message)));
+}
+
+/// mlx-c appends " at file:line"; users have no use for it.
+fn without_location(mut message: String) -> String {
+    if let Some(end) = message.rfind(" at /") {
+        message.truncate(end);
+    }
+    message
+}
+
+/// Replaces MLX's own handler, which ends the process.
+///
+/// mlx-rs installs one lazily at its first fallible call, so one comes first here.
+pub(crate) fn install_error_handler() {
+    drop(Array::from_int(1).clone());
+    // Safety: the handler is a plain function and needs no data.
+    unsafe { mlx_sys::mlx_set_error_handler(Some(remember_error), std::ptr::null_mut(), None) };
+}
+
+/// The message of this thread's last MLX error, once.
+pub(crate) fn take_error() -> Option<String> {
+    LAST_ERROR.take()
+}
+
+fn check(status: i32) -> MlxResult<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    let message = take_error().unwrap_or_else(|| "MLX gave no reason".to_owned());
+    Err(Exception::custom(message))
+}
+
+/// Runs a C function that writes one array.
+pub(crate) fn array(call: impl FnOnce(*mut mlx_sys::mlx_array) -> i32) -> MlxResult<Array> {
+    // Safety: a new handle is empty and owned here; on success MLX has filled it,
+    // on failure the wrapper frees it.
+    let mut handle = unsafe { mlx_sys::mlx_array_new() };
+    let status = call(&mut handle);
+    let array = unsafe { Array::from_ptr(handle) };
+    check(status).map(|()| array)
+}
+
+/// Calls `mlx_sys::$function(out, arguments…, stream)` for one array.
+macro_rules! c_op {
+    ($function:ident($($argument:expr),* $(,)?), $stream:expr) => {
+        $crate::ffi::array(|out| {
+            // Safety: the handles outlive the call, and MLX checks shapes and types itself.
+            unsafe { mlx_sys::$function(out, $($argument),*, $stream.as_ptr()) }
+        })
+    };
+}
+pub(crate) use c_op;
+
+/// A C vector of array handles.
+pub(crate) struct Arrays(mlx_sys::mlx_vector_array);
+
+impl Arrays {
+    pub(crate) fn new(arrays: &[&Array]) -> Arrays {
+        let handles: Vec<_> = arrays.iter().map(|array| array.as_ptr()).collect();
+        // Safety: MLX copies the handles, which are alive for this call.
+        Arrays(unsafe { mlx_sys::mlx_vector_array_new_data(handles.as_ptr(), handles.len()) })
+    }
+
+    pub(crate) fn as_ptr(&self) -> mlx_sys::mlx_vector_array {
+        self.0
+    }
+}
+
+impl Drop for Arrays {
+    fn drop(&mut self) {
+        // Safety: the vector is owned here and freed once.
+        unsafe { mlx_sys::mlx_vector_array_free(self.0) };
+    }
+}
+
+/// Computes the arrays and waits for them.
+pub(crate) fn eval(arrays: &[&Array]) -> MlxResult<()> {
+    let arrays = Arrays::new(arrays);
+    // Safety: the vector outlives the call.
+    check(unsafe { mlx_sys::mlx_eval(arrays.as_ptr()) })
+}
+
+/// Starts computing the arrays.
+pub(crate) fn async_eval(arrays: &[&Array]) -> MlxResult<()> {
+    let arrays = Arrays::new(arrays);
+    // Safety: the vector outlives the call.
+    check(unsafe { mlx_sys::mlx_async_eval(arrays.as_ptr()) })
+}
+
+/// Waits for everything that runs on the stream.
+pub(crate) fn synchronize(stream: &Stream) -> MlxResult<()> {
+    // Safety: the stream handle is alive.
+    check(unsafe { mlx_sys::mlx_synchronize(stream.as_ptr()) })
+}
+
+/// Whether the array's values are there.
+pub(crate) fn is_available(array: &Array) -> bool {
+    let mut available = false;
+    // Safety: both pointers are valid for the call.
+    let status = unsafe { mlx_sys::_mlx_array_is_available(&mut available, array.as_ptr()) };
+    status == 0 && available
+}
+
+/// Whether an evaluated array lies in memory in row order.
+pub(crate) fn is_row_contiguous(array: &Array) -> bool {
+    let mut contiguous = false;
+    // Safety: both pointers are valid for the call.
+    let status = unsafe { mlx_sys::_mlx_array_is_row_contiguous(&mut contiguous, array.as_ptr()) };
+    status == 0 && contiguous
+}
+
+/// Where an evaluated array's values are.
+pub(crate) fn data(array: &Array) -> *const u8 {
+    // Safety: callers have evaluated the array, so it has a buffer.
+    unsafe { mlx_sys::mlx_array_data_uint8(array.as_ptr()) }
+}
+
+/// An array with a copy of the bytes; their number is the caller's to check.
+pub(crate) fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Array {
+    // Safety: `bytes` holds as many elements as the shape names, and MLX copies them.
+    unsafe { Array::from_raw_data(bytes.as_ptr().cast(), shape, dtype) }
+}
+
+/// Another handle to the same array.
+pub(crate) fn share(array: &Array) -> Array {
+    array.clone()
+}
+
+/// Makes the stream the default of this thread.
+pub(crate) fn set_default_stream(stream: &Stream) -> MlxResult<()> {
+    // Safety: the stream handle is alive.
+    check(unsafe { mlx_sys::mlx_set_default_stream(stream.as_ptr()) })
+}
+
+pub(crate) fn device_available(device: Device) -> bool {
+    let kind = match device {
+        Device::Cpu => mlx_sys::mlx_device_type__MLX_CPU,
+        Device::Gpu => mlx_sys::mlx_device_type__MLX_GPU,
+    };
+    let mut available = false;
+    // Safety: the device handle is made, asked and freed here.
+    let status = unsafe {
+        let device = mlx_sys::mlx_device_new_type(kind, 0);
+        let status = mlx_sys::mlx_device_is_available(&mut available, device);
+        mlx_sys::mlx_device_free(device);
+        status
+    };
+    status == 0 && available
+}
+
+/// mlx-rs names this clock of Apple's for its random seeds; elsewhere it stands in.
+#[cfg(not(target_os = "macos"))]
+#[no_mangle]
+extern "C" fn mach_approximate_time() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_cut_from_messages() {
+        let message = "[add] bad shapes. at /tmp/x/ops.cpp:12".to_owned();
+        assert_eq!(without_location(message), "[add] bad shapes.");
+        assert_eq!(without_location("plain at home".into()), "plain at home");
+    }
+}

@@ -1,0 +1,61 @@
+//! The end of the process: workers stop before MLX's own destructors run.
+
+use std::time::Duration;
+
+use crate::worker;
+
+/// Work in flight may take this long to end before the process ends without it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends every worker after the job it is at. Nothing runs after this.
+pub fn stop_workers() -> bool {
+    worker::stop_all(PATIENCE)
+}
+
+/// Registers the handler. Handlers run last in, first out, so every worker does
+/// this after MLX has made its statics and registered their destructors.
+pub(crate) fn install() {
+    #[cfg(target_os = "linux")]
+    // Safety: the handler is a plain function of the right type.
+    unsafe {
+        sys::on_exit(sys::at_exit, std::ptr::null_mut());
+    }
+    #[cfg(not(target_os = "linux"))]
+    // Safety: the handler is a plain function of the right type.
+    unsafe {
+        sys::atexit(sys::at_exit);
+    }
+}
+
+mod sys {
+    use std::ffi::c_int;
+
+    extern "C" {
+        fn _exit(status: c_int) -> !;
+        #[cfg(target_os = "linux")]
+        pub fn on_exit(
+            handler: extern "C" fn(c_int, *mut std::ffi::c_void),
+            argument: *mut std::ffi::c_void,
+        ) -> c_int;
+        #[cfg(not(target_os = "linux"))]
+        pub fn atexit(handler: extern "C" fn()) -> c_int;
+    }
+
+    #[cfg(target_os = "linux")]
+    pub extern "C" fn at_exit(status: c_int, _argument: *mut std::ffi::c_void) {
+        stop(status);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub extern "C" fn at_exit() {
+        stop(1);
+    }
+
+    /// A worker that is still busy must not meet half-destroyed libraries.
+    fn stop(status: c_int) {
+        if !super::stop_workers() {
+            // Safety: ends the process at once.
+            unsafe { _exit(status) }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A view of an array's values from the host, without a copy.
+
+use mlx_rs::Array;
+
+use crate::device::Device;
+use crate::ffi;
+use crate::worker::Worker;
+
+/// Keeps an evaluated array alive for as long as its bytes are looked at.
+pub struct HostView {
+    array: Option<Array>,
+    data: *const u8,
+    len: usize,
+    owner: &'static Worker,
+}
+
+// Safety: the bytes are those of an evaluated array; MLX does not write to a
+// buffer that another handle holds, and the handle goes back to its worker.
+unsafe impl Send for HostView {}
+unsafe impl Sync for HostView {}
+
+impl HostView {
+    /// A view of an evaluated array, if the host can read it in place.
+    pub(crate) fn of(array: &Array, owner: &'static Worker) -> Option<HostView> {
+        if array.size() > 0 && !(readable_in_place(owner.device()) && ffi::is_row_contiguous(array))
+        {
+            return None;
+        }
+        Some(HostView::new(ffi::share(array), owner))
+    }
+
+    /// A view of an evaluated array in row order.
+    pub(crate) fn new(array: Array, owner: &'static Worker) -> HostView {
+        let len = array.nbytes();
+        let data = if len == 0 {
+            std::ptr::null()
+        } else {
+            ffi::data(&array)
+        };
+        HostView {
+            array: Some(array),
+            data,
+            len,
+            owner,
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        // Safety: the array is evaluated, in row order, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}
+
+/// A discrete GPU's buffer moves to the host for good when the host reads it,
+/// so there the worker reads a copy.
+pub(crate) fn readable_in_place(device: Device) -> bool {
+    device == Device::Cpu || cfg!(target_os = "macos")
+}
+
+impl Drop for HostView {
+    fn drop(&mut self) {
+        if let Some(array) = self.array.take() {
+            self.owner.discard(array);
+        }
+    }
+}

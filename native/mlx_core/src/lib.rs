@@ -1,0 +1,46 @@
+//! The engine of Mlx: MLX arrays computed on worker threads, one per stream.
+//!
+//! - [`Stream`] hands work to a worker thread and returns at once.
+//! - [`Slot`] is the place where a result will be: empty, ready or failed.
+//! - [`Program`] is a flat list of [`Instruction`]s over numbered registers.
+//! - [`ops`] is the table of everything an instruction can name.
+//!
+//! Nothing here knows of the BEAM; `mlx_nif` translates terms to these types.
+
+mod attribute;
+mod context;
+mod device;
+mod dtype;
+mod error;
+mod ffi;
+mod halt;
+mod host;
+pub mod ops;
+mod program;
+mod queue;
+mod slot;
+mod stream;
+mod worker;
+
+pub use attribute::{Attribute, FromAttribute, Shape};
+pub use context::Context;
+pub use device::Device;
+pub use dtype::{dtype_from_nx, dtype_name};
+pub use error::{Error, ErrorKind, Result, Signature};
+pub use halt::stop_workers;
+pub use host::HostView;
+pub use mlx_rs::{Array, Dtype};
+pub use program::{Instruction, Program};
+pub use slot::Slot;
+pub use stream::{Payload, Stream};
+pub use worker::{worker_count, QUEUE_CAPACITY};
+
+/// Makes MLX safe to use from this process: errors become values, and
+/// workers stop before the native libraries are torn down. Idempotent.
+pub fn init() {
+    static ONCE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
+    ONCE.get_or_init(|| {
+        ffi::install_error_handler();
+        halt::install();
+    });
+}

@@ -1,0 +1,267 @@
+//! One result for each element, of one operand or of two that broadcast.
+
+use mlx_rs::ops::{self, select};
+use mlx_rs::{Array, Dtype};
+
+use super::{number, ops};
+use crate::error::Result;
+use crate::ffi::c_op;
+
+ops! {
+    /// The sum.
+    add(a, b) => a.add(b);
+    /// The difference.
+    subtract(a, b) => a.subtract(b);
+    /// The product.
+    multiply(a, b) => a.multiply(b);
+    /// The quotient of floats.
+    divide(a, b) => a.divide(b);
+    /// The power.
+    power(a, b) => a.power(b);
+    /// The angle of the point (b, a).
+    atan2(a, b) => ops::atan2(a, b);
+    /// The larger one; NaN if either is.
+    max(a, b) => ops::maximum(a, b);
+    /// The smaller one; NaN if either is.
+    min(a, b) => ops::minimum(a, b);
+    /// The integer quotient, truncated. Dividing by zero gives all bits set.
+    quotient(a, b) => quotient(a, b);
+    /// What division leaves, with the dividend's sign. For integers a zero
+    /// divisor leaves the dividend.
+    remainder(a, b) => remainder(a, b);
+
+    /// Bits set in both.
+    bitwise_and(a, b) |s| => c_op!(mlx_bitwise_and(a.as_ptr(), b.as_ptr()), s);
+    /// Bits set in either.
+    bitwise_or(a, b) |s| => c_op!(mlx_bitwise_or(a.as_ptr(), b.as_ptr()), s);
+    /// Bits set in just one.
+    bitwise_xor(a, b) |s| => c_op!(mlx_bitwise_xor(a.as_ptr(), b.as_ptr()), s);
+    /// Bits flipped.
+    bitwise_not(x) |s| => c_op!(mlx_bitwise_invert(x.as_ptr()), s);
+    /// Shifts left by counts of 0 to the width less one.
+    left_shift(a, b) |s| => c_op!(mlx_left_shift(a.as_ptr(), b.as_ptr()), s);
+    /// Shifts right by counts of 0 to the width less one, keeping the sign.
+    right_shift(a, b) |s| => c_op!(mlx_right_shift(a.as_ptr(), b.as_ptr()), s);
+    /// The number of bits set.
+    population_count(x) => population_count(x);
+    /// The number of zero bits above the highest bit set.
+    count_leading_zeros(x) => count_leading_zeros(x);
+
+    /// Whether both are equal.
+    equal(a, b) => a.eq(b);
+    /// Whether they differ.
+    not_equal(a, b) => a.ne(b);
+    /// Whether the first is greater.
+    greater(a, b) => a.gt(b);
+    /// Whether the first is less.
+    less(a, b) => a.lt(b);
+    /// Whether the first is greater or equal.
+    greater_equal(a, b) => a.ge(b);
+    /// Whether the first is less or equal.
+    less_equal(a, b) => a.le(b);
+    /// Whether both are true, that is, not zero.
+    logical_and(a, b) => a.logical_and(b);
+    /// Whether either is true.
+    logical_or(a, b) => a.logical_or(b);
+    /// Whether just one is true.
+    logical_xor(a, b) => ops::logical_xor(a, b);
+
+    /// The first value where the condition is true, else the second.
+    select(condition, a, b) => select(condition, a, b);
+
+    /// The absolute value.
+    abs(x) => x.abs();
+    /// The negative.
+    negate(x) => x.negative();
+    /// -1, 0 or 1 by the sign.
+    sign(x) => ops::sign(x);
+    /// The next integer below.
+    floor(x) => x.floor();
+    /// The next integer above.
+    ceil(x) => ops::ceil(x);
+    /// The nearest integer; halves go away from zero.
+    round(x) => round(x);
+    /// The exponential.
+    exp(x) => x.exp();
+    /// The exponential less one.
+    expm1(x) => ops::expm1(x);
+    /// The natural logarithm.
+    log(x) => x.log();
+    /// The natural logarithm of one more.
+    log1p(x) => x.log1p();
+    /// The logistic function.
+    sigmoid(x) => ops::sigmoid(x);
+    /// The sine.
+    sin(x) => x.sin();
+    /// The cosine.
+    cos(x) => x.cos();
+    /// The tangent.
+    tan(x) => ops::tan(x);
+    /// The inverse sine.
+    asin(x) => ops::asin(x);
+    /// The inverse cosine.
+    acos(x) => ops::acos(x);
+    /// The inverse tangent.
+    atan(x) => ops::atan(x);
+    /// The hyperbolic sine.
+    sinh(x) => ops::sinh(x);
+    /// The hyperbolic cosine.
+    cosh(x) => ops::cosh(x);
+    /// The hyperbolic tangent.
+    tanh(x) => ops::tanh(x);
+    /// The inverse hyperbolic sine.
+    asinh(x) => ops::asinh(x);
+    /// The inverse hyperbolic cosine.
+    acosh(x) => ops::acosh(x);
+    /// The inverse hyperbolic tangent.
+    atanh(x) => ops::atanh(x);
+    /// The square root.
+    sqrt(x) => x.sqrt();
+    /// One over the square root.
+    rsqrt(x) => x.rsqrt();
+    /// The real cube root, negative for negatives.
+    cbrt(x) => cbrt(x);
+    /// The error function.
+    erf(x) => ops::erf(x);
+    /// The inverse of the error function.
+    erf_inv(x) => ops::erfinv(x);
+    /// The complex conjugate.
+    conjugate(x) |s| => c_op!(mlx_conjugate(x.as_ptr()), s);
+    /// The real part.
+    real(x) => ops::real(x);
+    /// The imaginary part.
+    imag(x) => ops::imag(x);
+    /// Whether it is NaN.
+    is_nan(x) => ops::is_nan(x);
+    /// Whether it is an infinity.
+    is_infinity(x) => ops::is_inf(x);
+}
+
+/// The processor traps on division by zero and on the smallest integer divided
+/// by -1, so MLX sees neither.
+fn quotient(a: &Array, b: &Array) -> Result<Array> {
+    let dtype = b.dtype();
+    let zero = b.eq(number(0, dtype)?)?;
+    let one = number(1, dtype)?;
+    let all_bits = number(-1, dtype)?;
+    if is_unsigned(dtype) {
+        let quotient = ops::floor_divide(a, select(&zero, &one, b)?)?;
+        return Ok(select(&zero, &all_bits, &quotient)?);
+    }
+    let negating = b.eq(&all_bits)?;
+    let unsafe_divisor = zero.logical_or(&negating)?;
+    let quotient = ops::floor_divide(a, select(&unsafe_divisor, &one, b)?)?;
+    let quotient = select(&negating, a.negative()?, &quotient)?;
+    Ok(select(&zero, &all_bits, &quotient)?)
+}
+
+fn remainder(a: &Array, b: &Array) -> Result<Array> {
+    if a.dtype().is_float() {
+        // With both made positive, MLX's floored remainder is C's.
+        let magnitude = a.abs()?.remainder(b.abs()?)?;
+        return Ok(select(
+            a.lt(number(0, a.dtype())?)?,
+            magnitude.negative()?,
+            &magnitude,
+        )?);
+    }
+    let zero = b.eq(number(0, b.dtype())?)?;
+    let rest = a.subtract(quotient(a, b)?.multiply(b)?)?;
+    Ok(select(&zero, a, &rest)?)
+}
+
+/// Adding one half before truncating would round 0.49999997 up.
+fn round(x: &Array) -> Result<Array> {
+    if !x.dtype().is_float() {
+        return Ok(x.clone());
+    }
+    let whole = x.trunc()?;
+    let half = Array::from_f32(0.5).as_dtype(x.dtype())?;
+    let away = x.subtract(&whole)?.abs()?.ge(&half)?;
+    let rounded = select(&away, whole.add(ops::sign(x)?)?, &whole)?;
+    // Turns -0.0 into 0.0, which is what rounding to an integer gives.
+    Ok(rounded.add(number(0, x.dtype())?)?)
+}
+
+/// A power gets within a few units of the last place, one Newton step the rest.
+fn cbrt(x: &Array) -> Result<Array> {
+    let dtype = x.dtype();
+    let three = number(3, dtype)?;
+    let third = number(1, dtype)?.divide(&three)?;
+    let magnitude = x.abs()?;
+    let guess = magnitude.power(&third)?;
+    let error = guess.subtract(magnitude.divide(guess.square()?)?)?;
+    let better = guess.subtract(error.divide(&three)?)?;
+    let usable = better.is_finite()?;
+    let root = select(&usable, &better, &guess)?;
+    let negative = x.lt(number(0, dtype)?)?;
+    Ok(select(&negative, root.negative()?, &root)?)
+}
+
+/// Adds neighbouring groups of bits, each step twice as wide as the one before
+/// (Warren, Hacker's Delight, 5-1).
+fn population_count(x: &Array) -> Result<Array> {
+    let (dtype, bits) = unsigned_of(x.dtype());
+    let mut counts = x.view_dtype(dtype)?;
+    let mut width = 1;
+    while width < bits {
+        let mask = number(group_mask(width), dtype)?;
+        let low = and(&counts, &mask)?;
+        let high = and(&shift_right(&counts, width, dtype)?, &mask)?;
+        counts = low.add(&high)?;
+        width *= 2;
+    }
+    Ok(counts)
+}
+
+/// Smears the highest bit downwards and counts what is left above it.
+fn count_leading_zeros(x: &Array) -> Result<Array> {
+    let (dtype, bits) = unsigned_of(x.dtype());
+    let mut smeared = x.view_dtype(dtype)?;
+    let mut width = 1;
+    while width < bits {
+        let shifted = shift_right(&smeared, width, dtype)?;
+        smeared = or(&smeared, &shifted)?;
+        width *= 2;
+    }
+    Ok(number(bits, dtype)?.subtract(population_count(&smeared)?)?)
+}
+
+/// Every other group of `width` bits set, from the lowest.
+fn group_mask(width: i64) -> i64 {
+    let group = (1u64 << width) - 1;
+    (0..64 / (2 * width)).fold(0, |mask, i| mask | group << (2 * width * i)) as i64
+}
+
+fn and(a: &Array, b: &Array) -> Result<Array> {
+    let s = mlx_rs::Stream::thread_local_or_default();
+    Ok(c_op!(mlx_bitwise_and(a.as_ptr(), b.as_ptr()), s)?)
+}
+
+fn or(a: &Array, b: &Array) -> Result<Array> {
+    let s = mlx_rs::Stream::thread_local_or_default();
+    Ok(c_op!(mlx_bitwise_or(a.as_ptr(), b.as_ptr()), s)?)
+}
+
+fn shift_right(a: &Array, count: i64, dtype: Dtype) -> Result<Array> {
+    let s = mlx_rs::Stream::thread_local_or_default();
+    let count = number(count, dtype)?;
+    Ok(c_op!(mlx_right_shift(a.as_ptr(), count.as_ptr()), s)?)
+}
+
+fn is_unsigned(dtype: Dtype) -> bool {
+    matches!(
+        dtype,
+        Dtype::Uint8 | Dtype::Uint16 | Dtype::Uint32 | Dtype::Uint64
+    )
+}
+
+/// The unsigned type of the same width, and the width in bits.
+fn unsigned_of(dtype: Dtype) -> (Dtype, i64) {
+    match crate::dtype::dtype_size(dtype) {
+        1 => (Dtype::Uint8, 8),
+        2 => (Dtype::Uint16, 16),
+        4 => (Dtype::Uint32, 32),
+        _ => (Dtype::Uint64, 64),
+    }
+}

@@ -1,0 +1,141 @@
+//! The place where one result will be.
+
+use std::sync::Arc;
+
+use mlx_rs::Array;
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::ffi;
+use crate::host::HostView;
+use crate::worker::Worker;
+
+/// Empty until the worker that owns it has run the job that fills it.
+pub struct Slot {
+    state: Mutex<State>,
+    owner: &'static Worker,
+}
+
+enum State {
+    Empty,
+    Ready {
+        array: Array,
+        /// Evaluated and waited for: other threads may look at it.
+        settled: bool,
+    },
+    Failed(Arc<Error>),
+}
+
+/// A slot that another worker waits for.
+pub(crate) struct Wanted {
+    pub slot: Arc<Slot>,
+    pub by: &'static Worker,
+}
+
+/// What a worker sees when it wants a slot's array.
+pub(crate) enum Look {
+    Array(Array),
+    Unsettled,
+    Empty,
+    Failed(Arc<Error>),
+}
+
+impl Slot {
+    pub(crate) fn new(owner: &'static Worker) -> Arc<Slot> {
+        Arc::new(Slot {
+            state: Mutex::new(State::Empty),
+            owner,
+        })
+    }
+
+    pub(crate) fn owner(&self) -> &'static Worker {
+        self.owner
+    }
+
+    pub(crate) fn fill(&self, array: Array) {
+        *self.state.lock() = State::Ready {
+            array,
+            settled: false,
+        };
+    }
+
+    /// Poisons the slot; a slot whose values are known keeps them.
+    pub(crate) fn fail(&self, error: &Arc<Error>) {
+        let mut state = self.state.lock();
+        if !matches!(
+            *state,
+            State::Ready { settled: true, .. } | State::Failed(_)
+        ) {
+            *state = State::Failed(error.clone());
+        }
+    }
+
+    pub(crate) fn settle(&self) {
+        if let State::Ready { settled, .. } = &mut *self.state.lock() {
+            *settled = true;
+        }
+    }
+
+    /// The array for `worker`, where that worker may use it.
+    pub(crate) fn look(&self, worker: &Worker) -> Look {
+        match &*self.state.lock() {
+            State::Empty => Look::Empty,
+            State::Failed(error) => Look::Failed(error.clone()),
+            State::Ready { array, settled } => {
+                if *settled || std::ptr::eq(self.owner, worker) {
+                    Look::Array(ffi::share(array))
+                } else {
+                    Look::Unsettled
+                }
+            }
+        }
+    }
+
+    /// The array if nobody has waited for its values yet.
+    pub(crate) fn unsettled_array(&self) -> Option<Array> {
+        match &*self.state.lock() {
+            State::Ready {
+                array,
+                settled: false,
+            } => Some(ffi::share(array)),
+            _ => None,
+        }
+    }
+
+    /// Replaces the array by an equal one that lies in row order.
+    pub(crate) fn replace(&self, array: Array) {
+        if let State::Ready { array: old, .. } = &mut *self.state.lock() {
+            *old = array;
+        }
+    }
+
+    pub(crate) fn is_resolved(&self) -> bool {
+        matches!(
+            &*self.state.lock(),
+            State::Ready { settled: true, .. } | State::Failed(_)
+        )
+    }
+
+    /// The values, if they can be had without asking the worker.
+    pub fn host_view(&self) -> Option<HostView> {
+        match &*self.state.lock() {
+            State::Ready {
+                array,
+                settled: true,
+            } => HostView::of(array, self.owner),
+            _ => None,
+        }
+    }
+
+    pub fn device(&self) -> crate::Device {
+        self.owner.device()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let State::Ready { array, .. } = std::mem::replace(self.state.get_mut(), State::Empty) {
+            self.owner.discard(array);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Handles that give work to a worker.
+
+use std::sync::Arc;
+
+use mlx_rs::Dtype;
+use once_cell::sync::OnceCell;
+
+use crate::context::Context;
+use crate::device::Device;
+use crate::dtype::dtype_size;
+use crate::error::{Error, Result, Signature};
+use crate::ffi;
+use crate::host::HostView;
+use crate::program::Program;
+use crate::slot::Slot;
+use crate::worker::{self, Job, Worker};
+
+/// A queue of work on a device. Clones share it; when the last one goes, the
+/// worker behind it serves another stream.
+#[derive(Clone)]
+pub struct Stream(Arc<Lease>);
+
+struct Lease(&'static Worker);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        worker::release(self.0);
+    }
+}
+
+/// Bytes for a new tensor and what they mean, checked against each other.
+pub struct Payload<B> {
+    bytes: B,
+    shape: Vec<i32>,
+    dtype: Dtype,
+}
+
+impl Stream {
+    /// The stream that everyone shares on a device.
+    pub fn of(device: Device) -> Result<&'static Stream> {
+        static CPU: OnceCell<Stream> = OnceCell::new();
+        static GPU: OnceCell<Stream> = OnceCell::new();
+        let cell = match device {
+            Device::Cpu => &CPU,
+            Device::Gpu => &GPU,
+        };
+        cell.get_or_try_init(|| Stream::new(device))
+    }
+
+    /// A stream of its own.
+    pub fn new(device: Device) -> Result<Stream> {
+        Ok(Stream(Arc::new(Lease(worker::acquire(device)?))))
+    }
+
+    pub fn device(&self) -> Device {
+        self.worker().device()
+    }
+
+    fn worker(&self) -> &'static Worker {
+        self.0 .0
+    }
+
+    /// Queues a program and returns the slots of its outputs, or `None` when
+    /// the queue is full.
+    pub fn run(&self, program: Arc<Program>, inputs: Vec<Arc<Slot>>) -> Option<Vec<Arc<Slot>>> {
+        let outputs: Vec<_> = (0..program.outputs())
+            .map(|_| Slot::new(self.worker()))
+            .collect();
+        let job = Job::Run {
+            program,
+            inputs,
+            outputs: outputs.clone(),
+        };
+        self.worker().queue().try_push(job).ok().map(|()| outputs)
+    }
+
+    /// Calls `notice` once [`Stream::run`] has room again.
+    pub fn when_room(&self, notice: impl FnOnce() + Send + 'static) {
+        self.worker().when_room(Box::new(notice));
+    }
+
+    /// Queues the copy of bytes from the host into a new slot, or returns
+    /// `None` when the queue is full.
+    pub fn load<B>(&self, payload: Payload<B>) -> Option<Arc<Slot>>
+    where
+        B: AsRef<[u8]> + Send + 'static,
+    {
+        let slot = Slot::new(self.worker());
+        let output = slot.clone();
+        let load = move |_: &mut Context| {
+            let bytes = payload.bytes.as_ref();
+            output.fill(ffi::from_bytes(bytes, &payload.shape, payload.dtype));
+            output.settle();
+        };
+        let job = Job::Call(Box::new(load));
+        self.worker().queue().try_push(job).ok().map(|()| slot)
+    }
+
+    /// Waits for all work queued before, and calls `reply` on the worker.
+    pub fn synchronize(&self, reply: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static) {
+        self.worker()
+            .call(move |context| reply(context.synchronize()));
+    }
+}
+
+impl Slot {
+    /// Computes this slot and calls `reply` on its worker with its values.
+    pub fn read(
+        self: &Arc<Self>,
+        reply: impl FnOnce(Result<HostView, Arc<Error>>) + Send + 'static,
+    ) {
+        let slot = self.clone();
+        self.owner().call(move |context| reply(context.read(&slot)));
+    }
+
+    /// Computes this slot, waits for it and calls `reply` on its worker.
+    pub fn eval(
+        self: &Arc<Self>,
+        reply: impl FnOnce(Result<Signature, Arc<Error>>) + Send + 'static,
+    ) {
+        let slot = self.clone();
+        self.owner().call(move |context| {
+            let outcome = context.eval(std::slice::from_ref(&slot));
+            reply(outcome.and_then(|()| context.signature(&slot)));
+        });
+    }
+
+    /// Starts computing this slot.
+    pub fn async_eval(self: &Arc<Self>) {
+        let slot = self.clone();
+        self.owner()
+            .call(move |context| context.async_eval(&[slot]));
+    }
+
+    /// Calls `reply` on the worker with the array's type and shape, uncomputed.
+    pub fn signature(
+        self: &Arc<Self>,
+        reply: impl FnOnce(Result<Signature, Arc<Error>>) + Send + 'static,
+    ) {
+        let slot = self.clone();
+        self.owner()
+            .call(move |context| reply(context.signature(&slot)));
+    }
+}
+
+impl<B: AsRef<[u8]>> Payload<B> {
+    pub fn new(bytes: B, dims: &[i64], dtype: Dtype) -> Result<Payload<B>> {
+        let shape = shape_of(dims)?;
+        let elements: u128 = shape.iter().map(|&dim| dim as u128).product();
+        let expected = elements * dtype_size(dtype) as u128;
+        let given = bytes.as_ref().len();
+        if expected != given as u128 {
+            return Err(Error::ByteSize {
+                signature: Signature { dtype, shape },
+                expected: usize::try_from(expected).unwrap_or(usize::MAX),
+                given,
+            });
+        }
+        Ok(Payload {
+            bytes,
+            shape,
+            dtype,
+        })
+    }
+}
+
+fn shape_of(dims: &[i64]) -> Result<Vec<i32>> {
+    dims.iter()
+        .map(|&dim| i32::try_from(dim).ok().filter(|dim| *dim >= 0))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::Dimension {
+            dims: dims.to_vec(),
+        })
+}

@@ -1,0 +1,178 @@
+//! One OS thread that owns one MLX stream, and the pool of them.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mlx_rs::Array;
+use once_cell::sync::Lazy;
+use parking_lot::Mutex;
+
+use crate::context::Context;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::halt;
+use crate::program::Program;
+use crate::queue::{Notice, Queue};
+use crate::slot::Slot;
+
+/// Jobs a queue holds before it is full.
+pub const QUEUE_CAPACITY: usize = 4096;
+
+/// A read soon after the last job then costs no wake-up of the thread.
+const SPIN: Duration = Duration::from_micros(50);
+
+pub(crate) type Call = Box<dyn FnOnce(&mut Context) + Send>;
+
+pub(crate) enum Job {
+    Run {
+        program: Arc<Program>,
+        inputs: Vec<Arc<Slot>>,
+        outputs: Vec<Arc<Slot>>,
+    },
+    Call(Call),
+}
+
+/// The part of a worker that every thread may touch. Workers live as long as
+/// the process: MLX's streams do, too.
+pub struct Worker {
+    device: Device,
+    queue: Queue<Job>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<&'static Worker>,
+    threads: Vec<(&'static Worker, JoinHandle<()>)>,
+}
+
+static POOL: Lazy<Mutex<Pool>> = Lazy::new(Mutex::default);
+
+/// A worker for the device: one that is free, else a new one.
+pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
+    device.check()?;
+    let mut pool = POOL.lock();
+    if let Some(free) = pool.idle.iter().position(|worker| worker.device == device) {
+        return Ok(pool.idle.swap_remove(free));
+    }
+    let worker: &'static Worker = Box::leak(Box::new(Worker {
+        device,
+        queue: Queue::new(QUEUE_CAPACITY),
+    }));
+    let thread = std::thread::Builder::new()
+        .name(format!("mlx-{device}-{}", pool.threads.len()))
+        .spawn(move || worker.work())
+        .map_err(|error| Error::Spawn {
+            message: error.to_string(),
+        })?;
+    pool.threads.push((worker, thread));
+    Ok(worker)
+}
+
+/// Puts a worker back for the next stream.
+pub(crate) fn release(worker: &'static Worker) {
+    POOL.lock().idle.push(worker);
+}
+
+/// Threads started so far.
+pub fn worker_count() -> usize {
+    POOL.lock().threads.len()
+}
+
+/// Ends every worker after the job it is at; false if one is still busy at the deadline.
+pub(crate) fn stop_all(patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    let threads = std::mem::take(&mut POOL.lock().threads);
+    threads.iter().for_each(|(worker, _)| worker.queue.stop());
+    for (_, thread) in threads {
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // A panic of the thread is of no consequence any more.
+        let _ = thread.join();
+    }
+    true
+}
+
+impl Worker {
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(crate) fn queue(&self) -> &Queue<Job> {
+        &self.queue
+    }
+
+    pub(crate) fn discard(&self, array: Array) {
+        self.queue.discard(array);
+    }
+
+    /// Runs `call` on the worker after the jobs before it. The caller waits for
+    /// its answer, so these are few and not counted against the bound.
+    pub(crate) fn call(&self, call: impl FnOnce(&mut Context) + Send + 'static) {
+        self.queue.push(Job::Call(Box::new(call)));
+    }
+
+    pub(crate) fn when_room(&self, notice: Notice) {
+        self.queue.when_room(notice);
+    }
+
+    fn work(&'static self) {
+        let mut context = Context::new(self);
+        halt::install();
+        let stream = context.stream().clone();
+        mlx_rs::with_stream(&stream, || self.serve(&mut context));
+        context.finish();
+    }
+
+    fn serve(&self, context: &mut Context) {
+        while !self.queue.is_stopped() {
+            let inbox = self.queue.take();
+            let idle = inbox.jobs.is_empty() && inbox.wanted.is_empty();
+            drop(inbox.trash);
+            context.settle_wanted(inbox.wanted);
+            for job in inbox.jobs {
+                self.execute(job, context);
+                context.settle_wanted(self.queue.take_wanted());
+            }
+            if idle && !self.queue.spin(SPIN) {
+                context.flush();
+                self.queue.park();
+            }
+        }
+    }
+
+    fn execute(&self, job: Job, context: &mut Context) {
+        match job {
+            Job::Run {
+                program,
+                inputs,
+                outputs,
+            } => {
+                let run = AssertUnwindSafe(|| context.run(&program, &inputs, &outputs));
+                if let Err(error) = unwound(catch_unwind(run)) {
+                    outputs.iter().for_each(|slot| slot.fail(&error));
+                }
+            }
+            Job::Call(call) => {
+                // The caller learns of a panic because its answer is dropped.
+                let _ = catch_unwind(AssertUnwindSafe(|| call(context)));
+            }
+        }
+    }
+}
+
+fn unwound<T>(outcome: std::thread::Result<Result<T, Arc<Error>>>) -> Result<T, Arc<Error>> {
+    outcome.unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            .unwrap_or_else(|| "no message".to_owned());
+        Err(Arc::new(Error::Panic { message }))
+    })
+}
