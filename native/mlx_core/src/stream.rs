@@ -74,9 +74,9 @@ impl Stream {
         self.worker().queue().try_push(job).ok().map(|()| outputs)
     }
 
-    /// Calls `notice` once [`Stream::run`] has room again.
-    pub fn when_room(&self, notice: impl FnOnce() + Send + 'static) {
-        self.worker().when_room(Box::new(notice));
+    /// True if the queue has room; if not, calls `notice` on the worker once it has.
+    pub fn when_room(&self, notice: impl FnOnce() + Send + 'static) -> bool {
+        self.worker().when_room(Box::new(notice))
     }
 
     /// Queues the copy of bytes from the host into a new slot, or returns

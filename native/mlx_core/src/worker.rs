@@ -117,8 +117,8 @@ impl Worker {
         self.queue.push(Job::Call(Box::new(call)));
     }
 
-    pub(crate) fn when_room(&self, notice: Notice) {
-        self.queue.when_room(notice);
+    pub(crate) fn when_room(&self, notice: Notice) -> bool {
+        self.queue.when_room(notice)
     }
 
     fn work(&'static self) {

@@ -124,7 +124,7 @@ fn a_full_queue_refuses_and_tells_when_it_has_room() {
     assert_eq!(accepted, mlx_core::QUEUE_CAPACITY);
 
     let (sender, room) = channel();
-    stream.when_room(move || sender.send(()).unwrap());
+    assert!(!stream.when_room(move || sender.send(()).unwrap()));
     assert!(room.try_recv().is_err());
     release.send(()).unwrap();
     room.recv().unwrap();

@@ -1,1 +1,15 @@
+//! Terms to engine types and back. What to compute is decided on either side of here.
 
+mod device;
+mod error;
+mod instruction;
+mod reply;
+mod stream;
+mod tensor;
+
+fn load(_env: rustler::Env, _info: rustler::Term) -> bool {
+    mlx_core::init();
+    true
+}
+
+rustler::init!("Elixir.Mlx.Native", load = load);

@@ -1,0 +1,147 @@
+defmodule Mlx do
+  @moduledoc """
+  Nx on Apple's MLX: Apple GPUs, NVIDIA GPUs and plain CPUs.
+
+  Most users need only this line, and then Nx:
+
+      Nx.default_backend(Mlx.Backend)
+
+  This module has what Nx has no word for: when a computation starts, when it ends, and
+  what MLX holds. Its functions take tensors of `Mlx.Backend`.
+
+  ## When things are computed
+
+  An operation is queued for the worker of its device and returns at once. The worker
+  starts to compute when it has nothing else to do, or when a result is asked for with
+  `Nx.to_binary/2`, by printing it, or with `eval/1`.
+  """
+
+  alias Mlx.Dispatch
+  alias Nx.Tensor, as: T
+
+  @doc """
+  Makes a tensor from a binary in native byte order.
+
+  ## Options
+
+    * `:device` - where the tensor goes, `Mlx.Device.default/0` if not given
+
+  Raises `Mlx.Error` with `kind: :shape` if the binary has not the size that shape and
+  type ask for.
+
+  ## Examples
+
+      iex> Mlx.from_binary(<<1, 2, 3, 4>>, {2, 2}, :u8)
+      #Nx.Tensor<
+        u8[2][2]
+        [
+          [1, 2],
+          [3, 4]
+        ]
+      >
+
+  """
+  @spec from_binary(binary, tuple, Nx.Type.t() | Nx.Type.short_t(), keyword) :: Nx.Tensor.t()
+  def from_binary(binary, shape, type, opts \\ []) when is_binary(binary) and is_tuple(shape) do
+    out = Nx.template(shape, type)
+    Mlx.Backend.from_binary(out, binary, Mlx.Backend.init(opts))
+  end
+
+  @doc """
+  The values of a tensor in native byte order.
+
+  Waits until they are computed. Large tensors are not copied where the host can see
+  the memory of the device: the binary keeps that memory for as long as it lives.
+
+  ## Examples
+
+      iex> Mlx.to_binary(Mlx.from_binary(<<1, 2, 3>>, {3}, :u8))
+      <<1, 2, 3>>
+
+  """
+  @spec to_binary(Nx.Tensor.t()) :: binary
+  def to_binary(%T{} = tensor), do: tensor |> check!() |> Dispatch.read()
+
+  @doc """
+  The shape of the array that MLX holds.
+
+  ## Examples
+
+      iex> Mlx.shape(Mlx.from_binary(<<1, 2, 3>>, {3, 1}, :u8))
+      {3, 1}
+
+  """
+  @spec shape(Nx.Tensor.t()) :: tuple
+  def shape(%T{} = tensor), do: tensor |> check!() |> Dispatch.signature() |> elem(1)
+
+  @doc """
+  The type of the array that MLX holds, such as `:f32` or `:bf16`.
+
+  ## Examples
+
+      iex> Mlx.dtype(Mlx.from_binary(<<1, 2, 3>>, {3}, :u8))
+      :u8
+
+  """
+  @spec dtype(Nx.Tensor.t()) :: atom
+  def dtype(%T{} = tensor), do: tensor |> check!() |> Dispatch.signature() |> elem(0)
+
+  @doc """
+  Computes all tensors of a container and waits for them. Returns the container.
+
+  Raises `Mlx.Error` if one of them could not be computed.
+
+  ## Examples
+
+      iex> %{sum: sum} = Mlx.eval(%{sum: Nx.add(Nx.tensor([1, 2], backend: Mlx.Backend), 1)})
+      iex> Nx.to_list(sum)
+      [2, 3]
+
+  """
+  @spec eval(container) :: container when container: Nx.Container.t() | Nx.Tensor.t()
+  def eval(container), do: each(container, &Dispatch.eval/1)
+
+  @doc """
+  Starts to compute all tensors of a container. Returns the container at once.
+
+  ## Examples
+
+      iex> tensor = Mlx.async_eval(Nx.add(Nx.tensor([1, 2], backend: Mlx.Backend), 1))
+      iex> Nx.to_list(tensor)
+      [2, 3]
+
+  """
+  @spec async_eval(container) :: container when container: Nx.Container.t() | Nx.Tensor.t()
+  def async_eval(container), do: each(container, &Dispatch.async_eval/1)
+
+  @doc """
+  Waits for all work queued so far on a device.
+
+  ## Examples
+
+      iex> Mlx.synchronize(:cpu)
+      :ok
+
+  """
+  @spec synchronize(Mlx.Device.t()) :: :ok
+  def synchronize(device \\ Mlx.Device.default()) do
+    device |> Mlx.Device.check!() |> Dispatch.synchronize()
+  end
+
+  defp each(container, fun) do
+    container
+    |> List.wrap()
+    |> Nx.Defn.Composite.flatten_list()
+    |> Enum.each(&(&1 |> check!() |> fun.()))
+
+    container
+  end
+
+  defp check!(%T{data: %Mlx.Backend{}} = tensor), do: tensor
+
+  defp check!(%T{data: %backend{}}) do
+    raise ArgumentError,
+          "expected a tensor of Mlx.Backend, got one of #{inspect(backend)}; " <>
+            "move it with Nx.backend_transfer(tensor, Mlx.Backend)"
+  end
+end

@@ -1,0 +1,222 @@
+defmodule Mlx.Backend do
+  @moduledoc """
+  The `Nx.Backend` that keeps tensors in MLX and computes with it.
+
+  To use it for all tensors of the current process:
+
+      Nx.default_backend(Mlx.Backend)
+
+  or for all processes, in `config/config.exs`:
+
+      config :nx, :default_backend, Mlx.Backend
+
+  Operations return at once; the computation goes on behind the caller's back, in the
+  order of the calls, until a result is read. See `Mlx.Error` for when failures show.
+
+  ## Options
+
+    * `:device` - `:gpu` or `:cpu`. Defaults to `Mlx.Device.default/0`, the GPU where
+      there is one. See `Mlx.Device` for operations on tensors of different devices.
+
+  ## Reading
+
+  `Nx.to_binary/2` gives the values without a copy where the host can see the memory
+  of the device. Such a binary keeps the tensor's memory for as long as it lives; use
+  `:binary.copy/1` to keep a small part of a large tensor.
+
+  ## Configuration
+
+    * `config :mlx, dispatch: :sync` - wait for each operation and raise its failure at
+      once. For finding faults; it is slow. Defaults to `:pipelined`.
+
+    * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
+      device when a tensor is inspected. A compile-time setting, `true` by default.
+
+  ## What is not there yet
+
+  Functions whose callback is still missing raise `Mlx.Error` with `kind: :unsupported`.
+  Nothing is computed by another backend in silence. `Nx.Type`s `f8`, `f8_e4m3fn`, `c128`
+  and integers below 8 bits raise with `kind: :type`, as does `f64` on a GPU.
+  """
+
+  @behaviour Nx.Backend
+
+  alias __MODULE__, as: B
+  alias Mlx.Dispatch
+  alias Nx.Tensor, as: T
+
+  @enforce_keys [:ref, :device]
+  defstruct [:ref, :device]
+
+  @type t :: %__MODULE__{ref: reference, device: Mlx.Device.t()}
+
+  ## Creation
+
+  @impl true
+  def init(opts) do
+    opts = Keyword.validate!(opts, [:device])
+    [device: Mlx.Device.check!(opts[:device] || Mlx.Device.default())]
+  end
+
+  @impl true
+  def constant(out, number, opts), do: Dispatch.create(:constant, out, [number], device(opts))
+
+  @impl true
+  def iota(out, axis, opts), do: Dispatch.create(:iota, out, [axis], device(opts))
+
+  @impl true
+  def eye(out, opts), do: Dispatch.create(:eye, out, [], device(opts))
+
+  @impl true
+  def from_binary(out, binary, opts), do: Dispatch.from_binary(out, binary, device(opts))
+
+  defp device(opts), do: opts[:device] || Mlx.Device.default()
+
+  ## Conversion
+
+  @impl true
+  def to_binary(%T{} = tensor, limit) do
+    if limit < Nx.size(tensor),
+      do: tensor |> first(limit) |> Dispatch.read(),
+      else: Dispatch.read(tensor)
+  end
+
+  # On the device, so that only what is asked for is read.
+  defp first(tensor, limit) do
+    flat = Dispatch.run(:reshape, %{tensor | shape: {Nx.size(tensor)}, names: [nil]}, [tensor])
+    Dispatch.run(:slice, %{flat | shape: {limit}}, [flat, [0], [limit], [1]])
+  end
+
+  @impl true
+  def inspect(%T{} = tensor, opts) do
+    limit = if opts.limit == :infinity, do: :infinity, else: opts.limit + 1
+    binary = to_binary(tensor, min(limit, Nx.size(tensor)))
+    tensor |> Nx.Backend.inspect(binary, opts) |> add_backend(tensor)
+  end
+
+  if Application.compile_env(:mlx, :add_backend_on_inspect, true) do
+    defp add_backend(doc, %T{data: %B{device: device}}) do
+      Inspect.Algebra.concat(["Mlx.Backend<#{device}>", Inspect.Algebra.line(), doc])
+    end
+  else
+    defp add_backend(doc, _tensor), do: doc
+  end
+
+  @impl true
+  def to_batched(out, tensor, opts) do
+    size = elem(out.shape, 0)
+    count = div(elem(tensor.shape, 0), size)
+    rest = rem(elem(tensor.shape, 0), size)
+    full = Stream.map(0..(count - 1)//1, &rows(tensor, &1 * size, size))
+
+    if rest > 0 and opts[:leftover] == :repeat do
+      Stream.concat(full, Stream.map([:wrapped], fn _ -> wrapped(out, tensor, size - rest) end))
+    else
+      full
+    end
+  end
+
+  defp rows(tensor, start, count) do
+    [_ | lengths] = Tuple.to_list(tensor.shape)
+    out = %{tensor | shape: put_elem(tensor.shape, 0, count)}
+    starts = [start | Enum.map(lengths, fn _ -> 0 end)]
+    strides = Enum.map(starts, fn _ -> 1 end)
+    Dispatch.run(:slice, out, [tensor, starts, [count | lengths], strides])
+  end
+
+  defp wrapped(out, tensor, missing) do
+    size = elem(tensor.shape, 0)
+    rest = elem(out.shape, 0) - missing
+
+    Dispatch.run(:concatenate, out, [
+      [rows(tensor, size - rest, rest), rows(tensor, 0, missing)],
+      0
+    ])
+  end
+
+  ## Memory
+
+  @impl true
+  def backend_copy(%T{} = tensor, __MODULE__, opts), do: Dispatch.copy(tensor, device(opts))
+
+  def backend_copy(%T{} = tensor, backend, opts) do
+    backend.from_binary(tensor, Dispatch.read(tensor), opts)
+  end
+
+  @impl true
+  def backend_transfer(%T{data: %B{device: device}} = tensor, backend, opts) do
+    if backend == __MODULE__ and device == device(opts) do
+      tensor
+    else
+      copy = backend_copy(tensor, backend, opts)
+      backend_deallocate(tensor)
+      copy
+    end
+  end
+
+  @impl true
+  def backend_deallocate(%T{data: %B{ref: ref}}) do
+    if Mlx.Native.tensor_deallocate(ref), do: :ok, else: :already_deallocated
+  end
+
+  ## Operations
+
+  # A block is run by its own definition in terms of other operations.
+  @impl true
+  def block(struct, _out, args, fun), do: apply(fun, [struct | args])
+
+  callbacks = Nx.Backend.behaviour_info(:callbacks)
+
+  written =
+    [init: 1, constant: 3, iota: 3, eye: 2, from_binary: 3, to_binary: 2, inspect: 2] ++
+      [to_batched: 3, backend_copy: 3, backend_transfer: 3, backend_deallocate: 1, block: 4]
+
+  unsupported = [
+    {:to_pointer, 2, "use Nx.to_binary/2"},
+    {:from_pointer, 5, "use Nx.from_binary/3"},
+    {:pad, 4, "use Nx.concatenate/2"},
+    {:conv, 4, nil},
+    {:reduce, 5, "use Nx.sum/2, Nx.product/2, Nx.reduce_max/2 or Nx.reduce_min/2"},
+    {:window_reduce, 6, nil},
+    {:window_sum, 4, nil},
+    {:window_product, 4, nil},
+    {:window_max, 4, nil},
+    {:window_min, 4, nil},
+    {:window_scatter_max, 6, nil},
+    {:window_scatter_min, 6, nil},
+    {:sort, 3, nil},
+    {:argsort, 3, nil},
+    {:indexed_put, 5, nil},
+    {:triangular_solve, 4, nil},
+    {:fft, 3, nil},
+    {:ifft, 3, nil}
+  ]
+
+  lowered = for op <- Mlx.Lowering.ops(), op not in Keyword.keys(written), do: op
+
+  for {name, arity} <- callbacks, name in lowered do
+    args = Macro.generate_arguments(arity - 1, __MODULE__)
+
+    @impl true
+    def unquote(name)(out, unquote_splicing(args)) do
+      Dispatch.run(unquote(name), out, [unquote_splicing(args)])
+    end
+  end
+
+  for {name, arity, way_out} <- unsupported do
+    args = Enum.map(1..arity, fn _ -> {:_, [], nil} end)
+    message = "Nx.#{name} is not there yet in Mlx" <> if(way_out, do: "; #{way_out}", else: "")
+
+    @impl true
+    def unquote(name)(unquote_splicing(args)) do
+      raise Mlx.Error, kind: :unsupported, op: unquote("#{name}"), message: unquote(message)
+    end
+  end
+
+  known = Keyword.keys(written) ++ lowered ++ Enum.map(unsupported, &elem(&1, 0))
+
+  case Keyword.keys(callbacks) -- known do
+    [] -> :ok
+    missing -> raise "callbacks of Nx.Backend that Mlx.Backend lacks: #{inspect(missing)}"
+  end
+end

@@ -1,0 +1,195 @@
+defmodule Mlx.Dispatch do
+  @moduledoc false
+
+  # Hands work to the engine and waits for what it answers. Nothing here blocks a
+  # scheduler: the engine answers with a message.
+
+  alias Mlx.{Backend, Graph, Lowering, Native}
+  alias Nx.Tensor, as: T
+
+  @doc """
+  Runs an operation of `Nx.Backend` on the device of its operands.
+  """
+  def run(op, out, args) do
+    tensors = tensors(args, [])
+    run(op, out, args, device(tensors), tensors)
+  end
+
+  @doc """
+  Runs an operation that has no operands on a device.
+  """
+  def create(op, out, args, device), do: run(op, out, args, device, [])
+
+  defp run(op, out, args, device, tensors) do
+    check_type!(out.type, device)
+    refs = Enum.map(tensors, &ref(&1, device))
+    {args, count} = nodes(args, 0)
+    {instructions, register} = op |> Lowering.lower(out, args) |> Graph.flatten(count)
+    [ref] = submit(device, instructions, refs, [register])
+    wrap(out, ref, device)
+  end
+
+  @doc """
+  Copies a binary to a device.
+  """
+  def from_binary(out, binary, device) do
+    check_type!(out.type, device)
+    wrap(out, load(binary, out.shape, out.type, device), device)
+  end
+
+  @doc """
+  The same values as a tensor of its own, on a device.
+  """
+  def copy(%T{data: %Backend{ref: ref}} = tensor, device) do
+    check_type!(tensor.type, device)
+    [ref] = submit(device, [], [ref], [0])
+    wrap(tensor, ref, device)
+  end
+
+  def read(%T{data: %Backend{ref: ref}} = tensor) do
+    Mlx.Telemetry.span(:to_binary, tensor, fn -> await(&Native.tensor_read(ref, &1)) end)
+  end
+
+  def eval(%T{data: %Backend{ref: ref}} = tensor) do
+    Mlx.Telemetry.span(:eval, tensor, fn -> await(&Native.tensor_eval(ref, &1)) end)
+  end
+
+  def async_eval(%T{data: %Backend{ref: ref}}), do: ref |> Native.tensor_async_eval() |> ok!()
+
+  def signature(%T{data: %Backend{ref: ref}}) do
+    {type, dims} = await(&Native.tensor_signature(ref, &1))
+    {String.to_atom(type), List.to_tuple(dims)}
+  end
+
+  def synchronize(device), do: await(&Native.stream_synchronize(device, &1))
+
+  # Operands
+
+  defp tensors([], acc), do: acc
+  defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
+  defp tensors(%T{} = tensor, acc), do: [tensor | acc]
+  defp tensors(_arg, acc), do: acc
+
+  defp nodes([], register), do: {[], register}
+
+  defp nodes([arg | args], register) do
+    {arg, register} = nodes(arg, register)
+    {args, register} = nodes(args, register)
+    {[arg | args], register}
+  end
+
+  defp nodes(%T{type: type, shape: shape}, register) do
+    {Graph.input(register, type, shape), register + 1}
+  end
+
+  defp nodes(arg, register), do: {arg, register}
+
+  defp device([%T{data: %Backend{device: device}}]), do: device
+
+  defp device(tensors) do
+    devices = for %T{data: %Backend{device: device}} <- tensors, uniq: true, do: device
+
+    case devices do
+      [device] -> device
+      [] -> Mlx.Device.default()
+      _mixed -> device_of_non_scalars(tensors)
+    end
+  end
+
+  defp device_of_non_scalars(tensors) do
+    devices =
+      for %T{data: %Backend{device: device}, shape: shape} <- tensors, shape != {}, do: device
+
+    if devices == [] or :gpu in devices, do: :gpu, else: :cpu
+  end
+
+  defp ref(%T{data: %Backend{ref: ref}, type: type}, device) do
+    check_type!(type, device)
+    ref
+  end
+
+  defp ref(%T{type: type, shape: shape} = tensor, device) do
+    check_type!(type, device)
+    load(Nx.to_binary(tensor), shape, type, device)
+  end
+
+  defp wrap(out, ref, device), do: %{out | data: %Backend{ref: ref, device: device}}
+
+  # Types
+
+  defp check_type!({kind, size}, _) when kind in [:u, :s] and size in [8, 16, 32, 64], do: :ok
+  defp check_type!({:f, size}, _) when size in [16, 32], do: :ok
+  defp check_type!({:bf, 16}, _), do: :ok
+  defp check_type!({:c, 64}, _), do: :ok
+  defp check_type!({:f, 64}, :cpu), do: :ok
+
+  defp check_type!({:f, 64}, :gpu) do
+    raise Mlx.Error,
+      kind: :type,
+      message:
+        "GPUs have no f64: cast to f32 with Nx.as_type/2, or use the CPU with " <>
+          "Nx.backend_transfer(tensor, {Mlx.Backend, device: :cpu})"
+  end
+
+  defp check_type!(type, _device) do
+    raise Mlx.Error,
+      kind: :type,
+      message:
+        "the type #{Nx.Type.to_string(type)} is not supported; supported are " <>
+          "u8 u16 u32 u64 s8 s16 s32 s64 f16 bf16 f32 c64, and f64 on the CPU"
+  end
+
+  # The engine
+
+  defp load(binary, shape, type, device) do
+    case Native.tensor_from_binary(device, binary, Tuple.to_list(shape), type) do
+      {:ok, ref} ->
+        ref
+
+      :full ->
+        await_room(device)
+        load(binary, shape, type, device)
+
+      {:error, error} ->
+        raise Mlx.Error.from_native(error)
+    end
+  end
+
+  defp submit(device, instructions, inputs, outputs) do
+    case Native.stream_submit(device, instructions, inputs, outputs) do
+      {:ok, refs} ->
+        if Application.get_env(:mlx, :dispatch, :pipelined) == :sync, do: sync(refs)
+        refs
+
+      :full ->
+        await_room(device)
+        submit(device, instructions, inputs, outputs)
+
+      {:error, error} ->
+        raise Mlx.Error.from_native(error)
+    end
+  end
+
+  defp sync(refs), do: Enum.each(refs, fn ref -> await(&Native.tensor_eval(ref, &1)) end)
+
+  defp await_room(device) do
+    tag = make_ref()
+
+    case ok!(Native.stream_await_room(device, tag)) do
+      :room -> :ok
+      :pending -> receive(do: ({^tag, :room} -> :ok))
+    end
+  end
+
+  defp await(request) do
+    tag = make_ref()
+
+    case ok!(request.(tag)) do
+      :pending -> receive(do: ({^tag, outcome} -> ok!(outcome)))
+      value -> value
+    end
+  end
+
+  defp ok!({:ok, value}), do: value
+  defp ok!({:error, error}), do: raise(Mlx.Error.from_native(error))
+end

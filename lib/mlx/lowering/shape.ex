@@ -1,0 +1,61 @@
+defmodule Mlx.Lowering.Shape do
+  @moduledoc false
+
+  use Mlx.Graph
+
+  def ops do
+    [:reshape, :squeeze, :broadcast, :transpose, :reverse, :as_type, :bitcast] ++
+      [:concatenate, :stack]
+  end
+
+  def lower(:reshape, out, [x]), do: reshape(x, out.shape)
+  def lower(:squeeze, out, [x, _axes]), do: reshape(x, out.shape)
+  def lower(:transpose, _out, [x, axes]), do: transpose(x, axes)
+  def lower(:as_type, out, [x]), do: cast(x, out.type)
+
+  def lower(:reverse, out, [x, axes]) do
+    op(:reverse, [x], [axes], out.type, out.shape)
+  end
+
+  def lower(:bitcast, out, [x]) do
+    op(:bitcast, [x], [out.type], out.type, out.shape)
+  end
+
+  def lower(:broadcast, out, [x, shape, axes]) do
+    order = axes |> Enum.with_index() |> Enum.sort() |> Enum.map(&elem(&1, 1))
+    x = transpose(x, order)
+
+    {aligned, _sizes} =
+      Enum.map_reduce(0..(tuple_size(shape) - 1)//1, Tuple.to_list(x.shape), fn axis, sizes ->
+        if axis in axes, do: {hd(sizes), tl(sizes)}, else: {1, sizes}
+      end)
+
+    x |> reshape(List.to_tuple(aligned)) |> broadcast_to(out.shape)
+  end
+
+  def lower(:concatenate, out, [tensors, axis]) do
+    op(:concatenate, Enum.map(tensors, &cast(&1, out.type)), [axis], out.type, out.shape)
+  end
+
+  def lower(:stack, out, [tensors, axis]) do
+    op(:stack, Enum.map(tensors, &cast(&1, out.type)), [axis], out.type, out.shape)
+  end
+
+  def cast(%{type: type} = x, type), do: x
+  def cast(x, type), do: op(:cast, [x], [type], type, x.shape)
+
+  def reshape(%{shape: shape} = x, shape), do: x
+  def reshape(x, shape), do: op(:reshape, [x], [Tuple.to_list(shape)], x.type, shape)
+
+  def broadcast_to(%{shape: shape} = x, shape), do: x
+  def broadcast_to(x, shape), do: op(:broadcast_to, [x], [Tuple.to_list(shape)], x.type, shape)
+
+  def transpose(x, axes) do
+    if axes == Enum.to_list(0..(tuple_size(x.shape) - 1)//1) do
+      x
+    else
+      shape = axes |> Enum.map(&elem(x.shape, &1)) |> List.to_tuple()
+      op(:transpose, [x], [axes], x.type, shape)
+    end
+  end
+end

@@ -1,0 +1,22 @@
+defmodule Mlx.Native do
+  @moduledoc false
+
+  use Rustler, otp_app: :mlx, crate: :mlx_nif, path: "native/mlx_nif"
+
+  def op_table, do: nif_error()
+
+  def device_available, do: nif_error()
+
+  def stream_submit(_device, _instructions, _inputs, _outputs), do: nif_error()
+  def stream_await_room(_device, _tag), do: nif_error()
+  def stream_synchronize(_device, _tag), do: nif_error()
+
+  def tensor_from_binary(_device, _binary, _dims, _type), do: nif_error()
+  def tensor_read(_tensor, _tag), do: nif_error()
+  def tensor_eval(_tensor, _tag), do: nif_error()
+  def tensor_async_eval(_tensor), do: nif_error()
+  def tensor_signature(_tensor, _tag), do: nif_error()
+  def tensor_deallocate(_tensor), do: nif_error()
+
+  defp nif_error, do: :erlang.nif_error(:nif_not_loaded)
+end

@@ -1,0 +1,42 @@
+defmodule Mlx.Telemetry do
+  @moduledoc """
+  The telemetry events of Mlx.
+
+  Each is a span of `:telemetry.span/3`: `:start`, `:stop` and `:exception` are
+  appended to the name, with the measurements `:system_time` and `:monotonic_time`
+  at the start and `:duration` (native time units) at the end. The metadata is the
+  same for all three; `:exception` adds `:kind`, `:reason` and `:stacktrace`.
+
+  | event | when | metadata |
+  |---|---|---|
+  | `[:mlx, :eval, …]` | `Mlx.eval/1` waits for a tensor | `:shape`, `:type`, `:byte_size`, `:device` |
+  | `[:mlx, :to_binary, …]` | a tensor's values are read | `:shape`, `:type`, `:byte_size`, `:device` |
+
+  Reading waits for everything the tensor depends on, so the duration is that of the
+  computation not yet done, and of moving the values to the host.
+
+  ## Example
+
+      :telemetry.attach(
+        "slow reads",
+        [:mlx, :to_binary, :stop],
+        fn _event, %{duration: duration}, metadata, _config ->
+          IO.inspect({System.convert_time_unit(duration, :native, :microsecond), metadata})
+        end,
+        nil
+      )
+
+  """
+
+  @doc false
+  def span(event, %Nx.Tensor{data: data, shape: shape, type: {_, bits} = type}, fun) do
+    metadata = %{
+      shape: shape,
+      type: type,
+      byte_size: div(Tuple.product(shape) * bits + 7, 8),
+      device: data.device
+    }
+
+    :telemetry.span([:mlx, event], metadata, fn -> {fun.(), metadata} end)
+  end
+end

@@ -1,0 +1,112 @@
+defmodule Mlx.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+  @source_url "https://github.com/mlx-nx/mlx"
+
+  def project do
+    [
+      app: :mlx,
+      version: @version,
+      elixir: "~> 1.17",
+      description: "Nx on Apple's MLX: Apple GPUs, NVIDIA GPUs and plain CPUs",
+      compilers: [:mlx_runtime] ++ Mix.compilers(),
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      deps: deps(System.get_env("MLX_DEPS")),
+      package: package(),
+      docs: docs()
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_), do: ["lib"]
+
+  defp deps(nil) do
+    [
+      {:nx, "~> 0.13"},
+      {:telemetry, "~> 1.0"},
+      {:rustler, "~> 0.38", runtime: false},
+      {:stream_data, "~> 1.1", only: [:dev, :test]},
+      {:ex_doc, "~> 0.34", only: :dev, runtime: false}
+    ]
+  end
+
+  # Where the packages can't be downloaded, MLX_DEPS names a folder with the
+  # source of each, those that the packages themselves need included.
+  defp deps(folder) do
+    packages = [:nx, :complex, :telemetry, :rustler, :jason, :stream_data]
+    for package <- packages, do: {package, path: Path.join(folder, "#{package}"), override: true}
+  end
+
+  defp package do
+    [
+      licenses: ["MIT"],
+      links: %{"GitHub" => @source_url},
+      files: ~w(lib native Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      source_url: @source_url,
+      source_ref: "v#{@version}",
+      extras: ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"]
+    ]
+  end
+end
+
+defmodule Mix.Tasks.Compile.MlxRuntime do
+  @moduledoc false
+  use Mix.Task.Compiler
+
+  # The crates compile against the MLX that this prepares, once.
+  @impl true
+  def run(_args) do
+    if File.exists?("priv/runtime") and File.exists?(".cargo/config.toml") do
+      {:noop, []}
+    else
+      Mix.shell().info("Preparing MLX (cargo run -p xtask -- mlx)")
+      prepare()
+    end
+  end
+
+  defp prepare do
+    args = ~w(run --quiet --package xtask -- mlx)
+
+    case System.cmd("cargo", args, into: IO.stream(), stderr_to_stdout: true) do
+      {_, 0} -> {:ok, []}
+      {_, _} -> Mix.raise("MLX could not be prepared; the lines above say why")
+    end
+  end
+end
+
+defmodule Mlx.MixProject.NoHex do
+  @moduledoc false
+  @behaviour Mix.SCM
+
+  # Mix asks Hex about the packages of packages even when a path overrides each of
+  # them. This stands in where Hex is not installed and never fetches anything.
+  def accepts_options(_app, opts) do
+    if opts[:path] || opts[:git] || opts[:in_umbrella], do: nil, else: opts ++ [dest: "deps"]
+  end
+
+  def fetchable?, do: false
+  def format(_opts), do: "no Hex"
+  def format_lock(_opts), do: nil
+  def checked_out?(_opts), do: false
+  def lock_status(_opts), do: :ok
+  def equal?(left, right), do: left[:dest] == right[:dest]
+  def managers(_opts), do: []
+  def checkout(_opts), do: Mix.raise("Hex is not installed: run mix local.hex")
+  def update(_opts), do: Mix.raise("Hex is not installed: run mix local.hex")
+end
+
+if System.get_env("MLX_DEPS") && !Code.ensure_loaded?(Hex) do
+  Mix.SCM.append(Mlx.MixProject.NoHex)
+end

@@ -1,0 +1,180 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mlx_core::{Error, HostView, Payload, Slot, Stream};
+use rustler::types::atom;
+use rustler::{
+    Atom, Binary, Encoder, Env, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
+};
+
+use crate::device::DeviceAtom;
+use crate::error::SignatureTuple;
+use crate::instruction::TypeTuple;
+use crate::reply::{Outcome, Reply};
+use crate::stream::{pending, Submitted};
+
+/// Up to this size a copy is cheaper than keeping the original alive.
+const SMALL: usize = 1024;
+
+/// A tensor as Elixir holds it; empty once it was deallocated.
+pub struct Tensor(Mutex<Option<Arc<Slot>>>);
+
+/// Keeps the array of a binary that was made without a copy.
+struct View(HostView);
+
+#[rustler::resource_impl]
+impl Resource for Tensor {}
+
+#[rustler::resource_impl]
+impl Resource for View {}
+
+impl Tensor {
+    pub fn new(slot: Arc<Slot>) -> ResourceArc<Tensor> {
+        ResourceArc::new(Tensor(Mutex::new(Some(slot))))
+    }
+
+    pub fn slot(&self) -> Result<Arc<Slot>, Error> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.clone().ok_or(Error::Deallocated)
+    }
+
+    fn take(&self) -> Option<Arc<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A binary's bytes on their way to a worker.
+enum Bytes {
+    Copied(Vec<u8>),
+    /// Kept alive by an environment of its own, so that no scheduler copies them.
+    Held {
+        _env: OwnedEnv,
+        data: *const u8,
+        len: usize,
+    },
+}
+
+// Safety: the environment owns a reference to the binary, whose bytes never change.
+unsafe impl Send for Bytes {}
+
+impl Bytes {
+    fn of(term: Term) -> NifResult<Bytes> {
+        let binary: Binary = term.decode()?;
+        if binary.len() <= SMALL {
+            return Ok(Bytes::Copied(binary.as_slice().to_vec()));
+        }
+        let env = OwnedEnv::new();
+        let saved = env.save(term);
+        let (data, len) = env.run(|env| {
+            let held: Binary = saved.load(env).decode()?;
+            Ok::<_, rustler::Error>((held.as_slice().as_ptr(), held.len()))
+        })?;
+        Ok(Bytes::Held {
+            _env: env,
+            data,
+            len,
+        })
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Bytes::Copied(bytes) => bytes,
+            // Safety: the environment in the same variant keeps the bytes alive.
+            Bytes::Held { data, len, .. } => unsafe { std::slice::from_raw_parts(*data, *len) },
+        }
+    }
+}
+
+/// Queues the copy of a binary to a device.
+#[rustler::nif]
+fn tensor_from_binary(
+    device: DeviceAtom,
+    binary: Term,
+    dims: Vec<i64>,
+    dtype: TypeTuple,
+) -> NifResult<Submitted<ResourceArc<Tensor>>> {
+    let bytes = Bytes::of(binary)?;
+    let load = || {
+        let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
+        Ok(Stream::of(device.into())?.load(payload).map(Tensor::new))
+    };
+    Ok(load().into())
+}
+
+/// `{:ok, binary}` if the values are at hand; else `{:ok, :pending}`, and `{tag, outcome}`
+/// comes later.
+#[rustler::nif]
+fn tensor_read<'a>(env: Env<'a>, tensor: ResourceArc<Tensor>, tag: Term<'a>) -> Term<'a> {
+    let slot = match tensor.slot() {
+        Ok(slot) => slot,
+        Err(error) => return Outcome::<()>::Error(error.into()).encode(env),
+    };
+    if let Some(view) = slot.host_view() {
+        return Outcome::Ok(binary(env, view)).encode(env);
+    }
+    let reply = Reply::new(env, tag);
+    slot.read(move |view| {
+        reply.send(|env| {
+            let outcome: Outcome<Term> = view.map(|view| binary(env, view)).into();
+            outcome.encode(env)
+        })
+    });
+    Outcome::Ok(pending()).encode(env)
+}
+
+fn binary(env: Env, view: HostView) -> Term {
+    if view.bytes().len() <= SMALL {
+        let mut copy = NewBinary::new(env, view.bytes().len());
+        copy.as_mut_slice().copy_from_slice(view.bytes());
+        return copy.into();
+    }
+    let view = ResourceArc::new(View(view));
+    view.make_binary(env, |view| view.0.bytes()).to_term(env)
+}
+
+/// Sends `{tag, outcome}` once the tensor is computed.
+#[rustler::nif]
+fn tensor_eval(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+    let outcome = tensor.slot().map(|slot| {
+        let reply = Reply::new(env, tag);
+        slot.eval(move |outcome| {
+            reply.send(|env| Outcome::from(outcome.map(|_| atom::ok())).encode(env))
+        });
+        pending()
+    });
+    outcome.into()
+}
+
+/// Starts computing the tensor.
+#[rustler::nif]
+fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
+    let outcome = tensor.slot().map(|slot| {
+        slot.async_eval();
+        atom::ok()
+    });
+    outcome.into()
+}
+
+/// Sends `{tag, outcome}` with the array's type and shape.
+#[rustler::nif]
+fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+    let outcome = tensor.slot().map(|slot| {
+        let reply = Reply::new(env, tag);
+        slot.signature(move |outcome| {
+            let signature = outcome
+                .as_ref()
+                .map(SignatureTuple::from)
+                .map_err(Arc::clone);
+            reply.send(|env| Outcome::from(signature).encode(env));
+        });
+        pending()
+    });
+    outcome.into()
+}
+
+/// Lets go of the tensor's memory; false if it had been let go before.
+#[rustler::nif]
+fn tensor_deallocate(tensor: ResourceArc<Tensor>) -> bool {
+    tensor.take().is_some()
+}
