@@ -20,7 +20,7 @@ defmodule Mlx.MixProject do
   end
 
   def application do
-    [extra_applications: [:logger]]
+    [mod: {Mlx.Application, []}, extra_applications: [:logger]]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]

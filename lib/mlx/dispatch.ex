@@ -84,21 +84,20 @@ defmodule Mlx.Dispatch do
 
   defp nodes(arg, register), do: {arg, register}
 
-  defp device([%T{data: %Backend{device: device}}]), do: device
+  defp device(tensors), do: device(tensors, nil, tensors)
 
-  defp device(tensors) do
-    devices = for %T{data: %Backend{device: device}} <- tensors, uniq: true, do: device
+  defp device([%T{data: %Backend{device: device}} | rest], found, all)
+       when device == found or found == nil,
+       do: device(rest, device, all)
 
-    case devices do
-      [device] -> device
-      [] -> Mlx.Device.default()
-      _mixed -> device_of_non_scalars(tensors)
-    end
-  end
+  defp device([%T{data: %Backend{}} | _], _found, all), do: device_of_non_scalars(all)
+  defp device([_other_backend | rest], found, all), do: device(rest, found, all)
+  defp device([], nil, _all), do: Mlx.Device.default()
+  defp device([], found, _all), do: found
 
   defp device_of_non_scalars(tensors) do
     devices =
-      for %T{data: %Backend{device: device}, shape: shape} <- tensors, shape != {}, do: device
+      for %T{data: %Backend{device: device}, shape: shape} when shape != {} <- tensors, do: device
 
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
@@ -142,35 +141,46 @@ defmodule Mlx.Dispatch do
   # The engine
 
   defp load(binary, shape, type, device) do
-    case Native.tensor_from_binary(device, binary, Tuple.to_list(shape), type) do
-      {:ok, ref} ->
-        ref
+    [ref] =
+      queue(device, fn ->
+        with {status, ref} when status in [:ok, :collect] <-
+               Native.tensor_from_binary(device, binary, Tuple.to_list(shape), type),
+             do: {status, [ref]}
+      end)
 
-      :full ->
-        await_room(device)
-        load(binary, shape, type, device)
-
-      {:error, error} ->
-        raise Mlx.Error.from_native(error)
-    end
+    ref
   end
 
   defp submit(device, instructions, inputs, outputs) do
-    case Native.stream_submit(device, instructions, inputs, outputs) do
+    queue(device, fn -> Native.stream_submit(device, instructions, inputs, outputs) end)
+  end
+
+  defp queue(device, request) do
+    case request.() do
       {:ok, refs} ->
-        if Application.get_env(:mlx, :dispatch, :pipelined) == :sync, do: sync(refs)
-        refs
+        settle(refs)
+
+      # A tensor is a few words to the collector, however much memory is behind it.
+      {:collect, refs} ->
+        :erlang.garbage_collect()
+        settle(refs)
 
       :full ->
         await_room(device)
-        submit(device, instructions, inputs, outputs)
+        queue(device, request)
 
       {:error, error} ->
         raise Mlx.Error.from_native(error)
     end
   end
 
-  defp sync(refs), do: Enum.each(refs, fn ref -> await(&Native.tensor_eval(ref, &1)) end)
+  defp settle(refs) do
+    if :persistent_term.get({Mlx, :dispatch}, :pipelined) == :sync do
+      Enum.each(refs, fn ref -> await(&Native.tensor_eval(ref, &1)) end)
+    end
+
+    refs
+  end
 
   defp await_room(device) do
     tag = make_ref()

@@ -87,7 +87,22 @@ defmodule Mlx.Graph do
   """
   def flatten(%Graph{id: id}, _inputs) when is_integer(id), do: {[], id}
 
-  def flatten(%Graph{} = node, inputs) do
+  # Most eager operations are one row on tensors, and need no numbering.
+  def flatten(%Graph{operands: operands} = node, inputs) do
+    case input_registers(operands, []) do
+      :none -> number(node, inputs)
+      registers -> {[{node.row, registers, node.attributes}], inputs}
+    end
+  end
+
+  defp input_registers([], acc), do: Enum.reverse(acc)
+
+  defp input_registers([%Graph{id: id} | operands], acc) when is_integer(id),
+    do: input_registers(operands, [id | acc])
+
+  defp input_registers(_operands, _acc), do: :none
+
+  defp number(node, inputs) do
     {register, {instructions, _registers}} = visit(node, {[], %{next: inputs}})
     {Enum.reverse(instructions), register}
   end

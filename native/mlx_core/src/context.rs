@@ -7,12 +7,13 @@ use mlx_rs::{Array, Stream};
 use crate::error::{Error, Result, Signature};
 use crate::ffi;
 use crate::host::{readable_in_place, HostView};
+use crate::pressure;
 use crate::program::Program;
 use crate::slot::{Look, Slot, Wanted};
 use crate::worker::Worker;
 
 /// Ops built before evaluation starts without being asked for.
-const MAX_PENDING_OPS: usize = 256;
+const MAX_PENDING_OPS: usize = 128;
 
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
@@ -64,7 +65,9 @@ impl Context {
             .collect::<Result<Vec<_>, _>>()?;
         let results = program.run(inputs, &self.stream)?;
         for (slot, array) in outputs.iter().zip(results) {
-            self.pending_bytes += array.nbytes();
+            let bytes = array.nbytes();
+            self.pending_bytes += bytes;
+            pressure::produced(bytes);
             slot.fill(array);
             self.pending.push(Arc::downgrade(slot));
         }

@@ -12,53 +12,61 @@ use crate::slot::Wanted;
 /// Called once when a full queue has room again.
 pub type Notice = Box<dyn FnOnce() + Send>;
 
-/// What a worker finds when it looks.
-pub(crate) struct Inbox<J> {
+/// What has come for a worker since it last looked.
+pub(crate) struct Mail<J> {
     /// In the order of their submission.
     pub jobs: VecDeque<J>,
     /// Arrays to free on this thread.
     pub trash: Vec<Array>,
     /// Slots that other workers wait for.
     pub wanted: Vec<Wanted>,
+}
+
+struct Inbox<J> {
+    mail: Mail<J>,
     notices: Vec<Notice>,
     parked: bool,
     /// Set by a worker that has settled a slot this one waits for.
     poked: bool,
-    stopped: bool,
 }
 
 pub(crate) struct Queue<J> {
     inbox: Mutex<Inbox<J>>,
     bell: Condvar,
-    /// Lets the worker look without locking while it spins.
-    mail: AtomicBool,
+    /// Let the worker look without locking.
+    has_mail: AtomicBool,
+    has_wanted: AtomicBool,
+    stopped: AtomicBool,
     capacity: usize,
 }
 
-impl<J> Inbox<J> {
-    fn new() -> Self {
-        Inbox {
+impl<J> Mail<J> {
+    pub fn new() -> Self {
+        Mail {
             jobs: VecDeque::new(),
             trash: Vec::new(),
             wanted: Vec::new(),
-            notices: Vec::new(),
-            parked: false,
-            poked: false,
-            stopped: false,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.trash.is_empty() && self.wanted.is_empty() && !self.poked
+        self.jobs.is_empty() && self.trash.is_empty() && self.wanted.is_empty()
     }
 }
 
 impl<J> Queue<J> {
     pub fn new(capacity: usize) -> Self {
         Queue {
-            inbox: Mutex::new(Inbox::new()),
+            inbox: Mutex::new(Inbox {
+                mail: Mail::new(),
+                notices: Vec::new(),
+                parked: false,
+                poked: false,
+            }),
             bell: Condvar::new(),
-            mail: AtomicBool::new(false),
+            has_mail: AtomicBool::new(false),
+            has_wanted: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             capacity,
         }
     }
@@ -66,7 +74,7 @@ impl<J> Queue<J> {
     fn post<T>(&self, write: impl FnOnce(&mut Inbox<J>) -> T) -> T {
         let mut inbox = self.inbox.lock();
         let written = write(&mut inbox);
-        self.mail.store(true, Ordering::Release);
+        self.has_mail.store(true, Ordering::Release);
         let parked = std::mem::take(&mut inbox.parked);
         drop(inbox);
         if parked {
@@ -78,25 +86,28 @@ impl<J> Queue<J> {
     /// Adds a job, or gives it back when the queue is full.
     pub fn try_push(&self, job: J) -> Result<(), J> {
         self.post(|inbox| {
-            if inbox.jobs.len() >= self.capacity {
+            if inbox.mail.jobs.len() >= self.capacity {
                 return Err(job);
             }
-            inbox.jobs.push_back(job);
+            inbox.mail.jobs.push_back(job);
             Ok(())
         })
     }
 
     /// Adds a job whose sender waits for its answer, so that they stay few.
     pub fn push(&self, job: J) {
-        self.post(|inbox| inbox.jobs.push_back(job));
+        self.post(|inbox| inbox.mail.jobs.push_back(job));
     }
 
     pub fn discard(&self, array: Array) {
-        self.post(|inbox| inbox.trash.push(array));
+        self.post(|inbox| inbox.mail.trash.push(array));
     }
 
     pub fn want(&self, wanted: Wanted) {
-        self.post(|inbox| inbox.wanted.push(wanted));
+        self.post(|inbox| {
+            inbox.mail.wanted.push(wanted);
+            self.has_wanted.store(true, Ordering::Release);
+        });
     }
 
     pub fn poke(&self) {
@@ -104,43 +115,46 @@ impl<J> Queue<J> {
     }
 
     pub fn stop(&self) {
-        self.post(|inbox| inbox.stopped = true);
+        self.stopped.store(true, Ordering::Release);
+        self.poke();
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.inbox.lock().stopped
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// True if there is room; if not, calls `notice` once there is.
     pub fn when_room(&self, notice: Notice) -> bool {
         let mut inbox = self.inbox.lock();
-        let full = inbox.jobs.len() >= self.capacity;
+        let full = inbox.mail.jobs.len() >= self.capacity;
         if full {
             inbox.notices.push(notice);
         }
         !full
     }
 
-    /// Everything that has come; empty when nothing has.
-    pub fn take(&self) -> Inbox<J> {
+    /// Exchanges `emptied`, whose buffers are used again, for what has come.
+    pub fn exchange(&self, emptied: &mut Mail<J>) {
+        debug_assert!(emptied.is_empty());
         let mut inbox = self.inbox.lock();
-        self.mail.store(false, Ordering::Relaxed);
-        let mut taken = std::mem::replace(&mut *inbox, Inbox::new());
-        inbox.stopped = taken.stopped;
+        self.has_mail.store(false, Ordering::Relaxed);
+        self.has_wanted.store(false, Ordering::Relaxed);
+        std::mem::swap(&mut inbox.mail, emptied);
+        let notices = std::mem::take(&mut inbox.notices);
         drop(inbox);
-        for notice in taken.notices.drain(..) {
-            notice();
-        }
-        taken
+        notices.into_iter().for_each(|notice| notice());
     }
 
     /// Only what other workers wait for; jobs stay in their order.
     pub fn take_wanted(&self) -> Vec<Wanted> {
-        std::mem::take(&mut self.inbox.lock().wanted)
+        if !self.has_wanted.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.inbox.lock().mail.wanted)
     }
 
     pub fn has_mail(&self) -> bool {
-        self.mail.load(Ordering::Acquire)
+        self.has_mail.load(Ordering::Acquire)
     }
 
     /// Looks for mail without giving up the processor; true when there is some.
@@ -162,16 +176,17 @@ impl<J> Queue<J> {
     /// Sleeps until something comes.
     pub fn park(&self) {
         let mut inbox = self.inbox.lock();
-        while inbox.is_empty() && !inbox.stopped {
+        while inbox.mail.is_empty() && !inbox.poked && !self.is_stopped() {
             inbox.parked = true;
             self.bell.wait(&mut inbox);
         }
+        inbox.poked = false;
     }
 
     /// Sleeps until another worker wants a slot or has settled one.
     pub fn park_for_others(&self) {
         let mut inbox = self.inbox.lock();
-        while inbox.wanted.is_empty() && !inbox.poked && !inbox.stopped {
+        while inbox.mail.wanted.is_empty() && !inbox.poked && !self.is_stopped() {
             inbox.parked = true;
             self.bell.wait(&mut inbox);
         }
@@ -200,7 +215,9 @@ mod tests {
         assert!(!room);
         assert_eq!(called.load(Ordering::SeqCst), 0);
 
-        assert_eq!(queue.take().jobs, [1, 2]);
+        let mut mail = Mail::new();
+        queue.exchange(&mut mail);
+        assert_eq!(mail.jobs, [1, 2]);
         assert_eq!(called.load(Ordering::SeqCst), 1);
         assert!(queue.try_push(3).is_ok());
     }
@@ -209,7 +226,7 @@ mod tests {
     fn a_queue_with_room_says_so_and_keeps_no_notice() {
         let queue: Queue<i32> = Queue::new(1);
         assert!(queue.when_room(Box::new(|| panic!("there was room"))));
-        queue.take();
+        queue.exchange(&mut Mail::new());
     }
 
     #[test]
@@ -217,8 +234,10 @@ mod tests {
         let queue = Arc::new(Queue::new(1));
         let other = queue.clone();
         let worker = std::thread::spawn(move || {
+            let mut mail = Mail::new();
             other.park();
-            other.take().jobs.pop_front()
+            other.exchange(&mut mail);
+            mail.jobs.pop_front()
         });
         std::thread::sleep(Duration::from_millis(20));
         queue.push(7);

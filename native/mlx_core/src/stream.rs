@@ -11,6 +11,7 @@ use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::ffi;
 use crate::host::HostView;
+use crate::pressure;
 use crate::program::Program;
 use crate::slot::Slot;
 use crate::worker::{self, Job, Worker};
@@ -89,6 +90,7 @@ impl Stream {
         let output = slot.clone();
         let load = move |_: &mut Context| {
             let bytes = payload.bytes.as_ref();
+            pressure::produced(bytes.len());
             output.fill(ffi::from_bytes(bytes, &payload.shape, payload.dtype));
             output.settle();
         };

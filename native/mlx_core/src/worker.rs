@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::halt;
 use crate::program::Program;
-use crate::queue::{Notice, Queue};
+use crate::queue::{Mail, Notice, Queue};
 use crate::slot::Slot;
 
 /// Jobs a queue holds before it is full.
@@ -130,12 +130,13 @@ impl Worker {
     }
 
     fn serve(&self, context: &mut Context) {
+        let mut mail = Mail::new();
         while !self.queue.is_stopped() {
-            let inbox = self.queue.take();
-            let idle = inbox.jobs.is_empty() && inbox.wanted.is_empty();
-            drop(inbox.trash);
-            context.settle_wanted(inbox.wanted);
-            for job in inbox.jobs {
+            self.queue.exchange(&mut mail);
+            let idle = mail.jobs.is_empty() && mail.wanted.is_empty();
+            mail.trash.clear();
+            context.settle_wanted(std::mem::take(&mut mail.wanted));
+            for job in mail.jobs.drain(..) {
                 self.execute(job, context);
                 context.settle_wanted(self.queue.take_wanted());
             }

@@ -7,6 +7,10 @@ mod reply;
 mod stream;
 mod tensor;
 
+/// Jobs are made on schedulers and freed on workers, which the system allocator serializes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn load(_env: rustler::Env, _info: rustler::Term) -> bool {
     mlx_core::init();
     true

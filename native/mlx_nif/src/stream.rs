@@ -12,11 +12,13 @@ use crate::tensor::Tensor;
 
 rustler::atoms! { room, pending }
 
-/// `{:ok, tensors}`, `:full` or `{:error, fields}`.
+/// `{:ok, value}`, `{:collect, value}` when garbage had better be collected, `:full`
+/// or `{:error, fields}`.
 #[derive(NifTaggedEnum)]
 #[rustler(encode)]
 pub enum Submitted<T> {
     Ok(T),
+    Collect(T),
     Full,
     Error(ErrorMap),
 }
@@ -24,6 +26,7 @@ pub enum Submitted<T> {
 impl<T> From<Result<Option<T>, Error>> for Submitted<T> {
     fn from(result: Result<Option<T>, Error>) -> Self {
         match result {
+            Ok(Some(value)) if mlx_core::collect_advised() => Submitted::Collect(value),
             Ok(Some(value)) => Submitted::Ok(value),
             Ok(None) => Submitted::Full,
             Err(error) => Submitted::Error(error.into()),

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Times Python MLX on the cases that Mlx is compared on.
+
+The same MLX library runs underneath, so a ratio to these figures is the cost of the binding.
+Usage: python_mlx.py [--device cpu|gpu] [--only NAME ...]     (pip: mlx==0.32.2 and mlx-cpu or mlx-cuda-13, numpy)
+Prints one JSON object: case -> median microseconds (GFLOP/s where the name says so).
+"""
+import argparse
+import json
+import time
+
+import mlx.core as mx
+import numpy as np
+
+
+def median_us(run, budget_s=1.0, warm=5):
+    for _ in range(warm):
+        run()
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < budget_s and len(times) < 20000:
+        t = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - t)
+    times.sort()
+    return times[len(times) // 2] * 1e6
+
+
+def read(x):
+    """Bring the values to the host, as Nx.to_binary does."""
+    mx.eval(x)
+    return bytes(memoryview(x)) if x.nbytes <= 65536 else np.array(x, copy=False)
+
+
+def block(x, w):
+    """Pre-norm transformer block composed from basic ops: batch 1, seq 128, hidden 256, 4 heads."""
+
+    def norm(y):
+        m = y.mean(-1, keepdims=True)
+        return (y - m) * mx.rsqrt(((y - m) ** 2).mean(-1, keepdims=True) + 1e-5)
+
+    h = norm(x)
+    q, k, v = (mx.transpose((h @ w[i]).reshape(128, 4, 64), (1, 0, 2)) for i in range(3))
+    p = mx.softmax(q @ mx.transpose(k, (0, 2, 1)) * 0.125, axis=-1)
+    x = x + mx.transpose(p @ v, (1, 0, 2)).reshape(128, 256) @ w[3]
+    h = norm(x) @ w[4]
+    h = 0.5 * h * (1 + mx.tanh(0.7978845608 * (h + 0.044715 * h**3)))
+    return x + h @ w[5]
+
+
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("--device", default="cpu")
+    args.add_argument("--only", nargs="*")
+    args = args.parse_args()
+    mx.set_default_device(mx.Device(mx.gpu if args.device == "gpu" else mx.cpu))
+    mx.random.seed(0)
+    a, b = mx.random.normal((256,)), mx.random.normal((256,))
+    big = np.random.default_rng(0).standard_normal(16 * 1024 * 1024, dtype=np.float32)
+    bigx = mx.array(big)
+    mlp = [mx.random.normal(s) for s in [(32, 784), (784, 128), (128, 10)]]
+    w = [mx.random.normal(s) * 0.02 for s in [(256, 256)] * 4 + [(256, 1024), (1024, 256)]]
+    x = mx.random.normal((128, 256))
+    m = mx.random.normal((1024, 1024))
+    mx.eval(a, b, bigx, mlp, w, x, m)
+
+    def chain(x, y):
+        for _ in range(100):
+            x = x + y
+        return x
+
+    chain_c = mx.compile(chain)
+    mlp_c = mx.compile(lambda x, u, v: mx.softmax(mx.maximum(x @ u, 0) @ v, axis=-1))
+    body_c = mx.compile(lambda x: x * 1.0001 + 1)
+    block_c = mx.compile(block)
+
+    def loop():
+        y = a
+        for _ in range(1000):
+            y = body_c(y)
+        return y
+
+    def matmul():
+        mx.eval(m @ m)
+
+    cases = {
+        "add_256_and_read": lambda: read(a + b),
+        "chain_100_eager_and_read": lambda: read(chain(a, b)),
+        "chain_100_compiled_and_read": lambda: read(chain_c(a, b)),
+        "mlp_compiled_and_read": lambda: read(mlp_c(*mlp)),
+        "while_1000_and_read": lambda: read(loop()),
+        "block_compiled_and_read": lambda: read(block_c(x, w)),
+        "block_eager_and_read": lambda: read(block(x, w)),
+        "read_64mb": lambda: read(bigx),
+        "write_64mb": lambda: mx.eval(mx.array(big)),
+        "matmul_1024_f32": matmul,
+    }
+    out = {}
+    for name, run in cases.items():
+        if not args.only or name in args.only:
+            out[name] = round(median_us(run), 3)
+    if "matmul_1024_f32" in out:
+        out["matmul_1024_f32_gflops"] = round(2 * 1024**3 / out["matmul_1024_f32"] / 1e3, 1)
+    print(json.dumps({"mlx": mx.__version__, "device": args.device, "us": out}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

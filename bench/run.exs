@@ -1,0 +1,184 @@
+# Times Mlx on the cases of bench/python_mlx.py and prints the ratios of one run:
+#
+#     OPENBLAS_NUM_THREADS=1 mix run bench/run.exs [--rounds N] [--python PYTHON] [--only CASE ...]
+#
+# Without --python it times Mlx alone. PYTHON needs the packages mlx and numpy, and
+# mlx-cpu or mlx-cuda-13, of the MLX version that Mlx uses. On Linux it is given the
+# BLAS that Mlx uses, so that both sides multiply matrices alike.
+
+defmodule Bench do
+  @warm_up 50
+  @budget_us 1_000_000
+  @most 20_000
+
+  @doc """
+  The median of as many runs as fit the time, in microseconds.
+  """
+  def median_us(run) do
+    for _ <- 1..@warm_up, elapsed(run) < @budget_us / @warm_up, do: :ok
+    times = run |> times([], System.monotonic_time(:microsecond) + @budget_us) |> Enum.sort()
+    Enum.at(times, div(length(times), 2))
+  end
+
+  defp times(run, acc, deadline) do
+    acc = [elapsed(run) | acc]
+    late = System.monotonic_time(:microsecond) > deadline
+    if late or length(acc) >= @most, do: acc, else: times(run, acc, deadline)
+  end
+
+  defp elapsed(run) do
+    started = System.monotonic_time(:nanosecond)
+    run.()
+    (System.monotonic_time(:nanosecond) - started) / 1000
+  end
+
+  def python_us(python, name, device) do
+    script = Path.expand("python_mlx.py", __DIR__)
+    args = [script, "--device", "#{device}", "--only", name]
+    {output, 0} = System.cmd(python, args, env: blas())
+    [_, us] = Regex.run(~r/"#{name}": ([0-9.e+-]+)/, output)
+    us |> Float.parse() |> elem(0)
+  end
+
+  defp blas do
+    case Path.wildcard("priv/runtime/mlx_*.libs/libblas*") do
+      [blas | _] -> [{"LD_PRELOAD", Path.expand(blas)}]
+      [] -> []
+    end
+  end
+end
+
+defmodule Cases do
+  def all do
+    # Made by the host, so that the operands cost the same on every backend.
+    random = fn shape -> random(shape) end
+    {a, b} = {random.({256}), random.({256})}
+    big = random.({16 * 1024 * 1024})
+    big_binary = Nx.to_binary(big)
+    m = random.({1024, 1024})
+    x = random.({128, 256})
+
+    w =
+      for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
+          do: Nx.multiply(random.(shape), 0.02)
+
+    Mlx.eval({a, b, big, m, x, List.to_tuple(w)})
+
+    [
+      {"add_256_and_read", fn -> Nx.to_binary(Nx.add(a, b)) end},
+      {"chain_100_eager_and_read", fn -> Nx.to_binary(chain(a, b)) end},
+      {"block_eager_and_read", fn -> Nx.to_binary(block(x, w)) end},
+      {"read_64mb", fn -> Nx.to_binary(big) end},
+      {"write_64mb", fn -> big_binary |> Nx.from_binary(:f32) |> Mlx.eval() end},
+      {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end}
+    ]
+  end
+
+  @doc """
+  What the scheduler pays for queueing an operation, which Python has no match for.
+  """
+  def enqueue do
+    {a, b} = {random({256}), random({256})}
+    square = Nx.reshape(random({256}), {16, 16})
+
+    [
+      {"add", fn -> Nx.add(a, b) end},
+      {"sum", fn -> Nx.sum(a) end},
+      {"reshape", fn -> Nx.reshape(a, {16, 16}) end},
+      {"dot", fn -> Nx.dot(square, square) end},
+      {"slice", fn -> Nx.slice(a, [3], [100]) end}
+    ]
+  end
+
+  defp random(shape) do
+    count = Tuple.product(shape)
+
+    for(_ <- 1..min(count, 4096), into: <<>>, do: <<:rand.normal()::float-32-native>>)
+    |> :binary.copy(div(count + 4095, 4096))
+    |> binary_part(0, count * 4)
+    |> Nx.from_binary(:f32)
+    |> Nx.reshape(shape)
+  end
+
+  defp chain(a, b), do: Enum.reduce(1..100, a, fn _, acc -> Nx.add(acc, b) end)
+
+  # A pre-norm transformer block: batch 1, sequence 128, hidden 256, 4 heads.
+  defp block(x, [wq, wk, wv, wo, up, down]) do
+    h = norm(x)
+
+    [q, k, v] =
+      for w <- [wq, wk, wv],
+          do: h |> Nx.dot(w) |> Nx.reshape({128, 4, 64}) |> Nx.transpose(axes: [1, 0, 2])
+
+    scores = q |> Nx.dot([2], [0], k, [2], [0]) |> Nx.multiply(0.125)
+    heads = scores |> softmax() |> Nx.dot([2], [0], v, [1], [0])
+    x = Nx.add(x, heads |> Nx.transpose(axes: [1, 0, 2]) |> Nx.reshape({128, 256}) |> Nx.dot(wo))
+    h = x |> norm() |> Nx.dot(up)
+    inner = Nx.multiply(0.7978845608, Nx.add(h, Nx.multiply(0.044715, Nx.pow(h, 3))))
+    h = Nx.multiply(Nx.multiply(0.5, h), Nx.add(1, Nx.tanh(inner)))
+    Nx.add(x, Nx.dot(h, down))
+  end
+
+  defp norm(y) do
+    centred = Nx.subtract(y, Nx.mean(y, axes: [-1], keep_axes: true))
+    variance = Nx.mean(Nx.multiply(centred, centred), axes: [-1], keep_axes: true)
+    Nx.multiply(centred, Nx.rsqrt(Nx.add(variance, 1.0e-5)))
+  end
+
+  defp softmax(x) do
+    exp = Nx.exp(Nx.subtract(x, Nx.reduce_max(x, axes: [-1], keep_axes: true)))
+    Nx.divide(exp, Nx.sum(exp, axes: [-1], keep_axes: true))
+  end
+end
+
+{opts, only} =
+  OptionParser.parse!(System.argv(),
+    strict: [python: :string, rounds: :integer, only: :boolean, device: :string]
+  )
+
+device = String.to_existing_atom(opts[:device] || "#{Mlx.Device.default()}")
+rounds = opts[:rounds] || 3
+Nx.default_backend({Mlx.Backend, device: device})
+
+median = fn list -> list |> Enum.sort() |> Enum.at(div(length(list), 2)) end
+pad = &String.pad_leading(to_string(&1), 12)
+us = &pad.(:erlang.float_to_binary(&1 / 1, decimals: 1))
+
+IO.puts("device #{device}, medians of #{rounds} rounds, microseconds\n")
+IO.puts("#{String.pad_trailing("case", 28)}#{pad.("Mlx")}#{pad.("Python")}#{pad.("ratio")}")
+
+for {name, run} <- Cases.all(), only == [] or name in only do
+  # The two sides take turns, so that a change of the machine's speed hits both.
+  pairs =
+    for _ <- 1..rounds,
+        do: {Bench.median_us(run), opts[:python] && Bench.python_us(opts[:python], name, device)}
+
+  {mlx, python} = Enum.unzip(pairs)
+
+  compared =
+    if opts[:python] do
+      ratio = median.(Enum.map(pairs, fn {mlx, python} -> mlx / python end))
+      us.(median.(python)) <> pad.(:erlang.float_to_binary(ratio, decimals: 2))
+    end
+
+  IO.puts("#{String.pad_trailing(name, 28)}#{us.(median.(mlx))}#{compared}")
+end
+
+if only == [] do
+  IO.puts("\nqueueing one operation, microseconds of the scheduler\n")
+
+  for {name, run} <- Cases.enqueue() do
+    thousand = fn -> for(_ <- 1..1000, do: run.()) end
+
+    times =
+      for _ <- 1..30 do
+        Mlx.synchronize(device)
+        {time, _} = :timer.tc(thousand)
+        time / 1000
+      end
+
+    IO.puts(
+      "#{String.pad_trailing(name, 28)}#{pad.(:erlang.float_to_binary(median.(times), decimals: 2))}"
+    )
+  end
+end

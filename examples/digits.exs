@@ -1,0 +1,127 @@
+# Trains a two-layer perceptron on images of handwritten digits:
+#
+#     mix run examples/digits.exs
+#
+# The data and where it comes from: data/README.md
+
+Nx.default_backend(Mlx.Backend)
+
+defmodule Digits do
+  import Nx.Defn
+
+  @data Path.expand("../data/digits.csv.gz", __DIR__)
+  @hidden 64
+  @rate 0.1
+  @momentum 0.9
+
+  @doc """
+  Images as rows of 64 values from 0 to 1, and the digits. Every fifth is held out.
+  """
+  def load do
+    rows =
+      for line <- @data |> File.read!() |> :zlib.gunzip() |> String.split("\n", trim: true) do
+        line |> String.split(",") |> Enum.map(&String.to_integer/1)
+      end
+
+    {test, train} = rows |> Enum.with_index() |> Enum.split_with(fn {_, i} -> rem(i, 5) == 0 end)
+    {tensors(train), tensors(test)}
+  end
+
+  defp tensors(rows) do
+    {images, digits} = rows |> Enum.map(fn {row, _} -> Enum.split(row, 64) end) |> Enum.unzip()
+    {images |> Nx.tensor(type: :f32) |> Nx.divide(16), digits |> List.flatten() |> Nx.tensor()}
+  end
+
+  @doc """
+  Random weights, small enough for the first layer not to saturate, and their momenta.
+  """
+  def init(seed) do
+    key = Nx.Random.key(seed)
+    {first, key} = Nx.Random.normal(key, 0.0, :math.sqrt(2 / 64), shape: {64, @hidden})
+    {second, _key} = Nx.Random.normal(key, 0.0, :math.sqrt(2 / @hidden), shape: {@hidden, 10})
+    zeros = &Nx.broadcast(Nx.tensor(0.0), &1)
+    weights = {first, zeros.({@hidden}), second, zeros.({10})}
+    {weights, {zeros.({64, @hidden}), zeros.({@hidden}), zeros.({@hidden, 10}), zeros.({10})}}
+  end
+
+  defn predict({w1, b1, w2, b2}, images) do
+    images |> Nx.dot(w1) |> Nx.add(b1) |> Nx.max(0) |> Nx.dot(w2) |> Nx.add(b2)
+  end
+
+  @doc """
+  The mean cross-entropy of the predictions.
+  """
+  defn loss(weights, images, digits) do
+    scores = predict(weights, images)
+    scores = scores - stop_grad(Nx.reduce_max(scores, axes: [1], keep_axes: true))
+    log_sum = scores |> Nx.exp() |> Nx.sum(axes: [1], keep_axes: true) |> Nx.log()
+    target = Nx.equal(Nx.new_axis(digits, 1), Nx.iota({1, 10}))
+    -Nx.sum((scores - log_sum) * target) / Nx.axis_size(images, 0)
+  end
+
+  @doc """
+  One step of gradient descent with momentum.
+  """
+  defn step({weights, momenta}, images, digits) do
+    {loss, gradient} = value_and_grad(weights, &loss(&1, images, digits))
+    momenta = add(momenta, gradient, @momentum, 1.0)
+    {{add(weights, momenta, 1.0, -@rate), momenta}, loss}
+  end
+
+  defnp add({a1, a2, a3, a4}, {b1, b2, b3, b4}, a, b) do
+    {a1 * a + b1 * b, a2 * a + b2 * b, a3 * a + b3 * b, a4 * a + b4 * b}
+  end
+
+  defn accuracy(weights, images, digits) do
+    Nx.mean(Nx.equal(Nx.argmax(predict(weights, images), axis: 1), digits))
+  end
+
+  @doc """
+  One pass over the images in random order. The loss is that of the last batch.
+  """
+  def epoch(state, {images, digits}, batch_size) do
+    count = Nx.axis_size(images, 0)
+    order = 0..(count - 1) |> Enum.shuffle() |> Nx.tensor()
+    images = Nx.take(images, order)
+    digits = Nx.take(digits, order)
+
+    Enum.zip_reduce(
+      Nx.to_batched(images, batch_size, leftover: :discard),
+      Nx.to_batched(digits, batch_size, leftover: :discard),
+      {state, nil},
+      fn images, digits, {state, _loss} -> step(state, images, digits) end
+    )
+  end
+end
+
+epochs = 15
+:rand.seed(:exsss, 42)
+
+{{images, digits} = train, {test_images, test_digits}} = Digits.load()
+
+IO.puts(
+  "#{Nx.axis_size(images, 0)} images to learn from, #{Nx.axis_size(test_images, 0)} to test. Three of them:\n"
+)
+
+IO.inspect(images[0..2] |> Nx.reshape({3, 8, 8}) |> Nx.to_heatmap())
+IO.puts("\nThe digits: #{inspect(Nx.to_list(digits[0..2]))}\n")
+
+started = System.monotonic_time(:millisecond)
+
+{weights, _momenta} =
+  Enum.reduce(1..epochs, Digits.init(42), fn epoch, state ->
+    {state, loss} = Digits.epoch(state, train, 32)
+    IO.write("\repoch #{epoch}/#{epochs}, loss #{Float.round(Nx.to_number(loss), 4)}    ")
+    state
+  end)
+
+accuracy = Nx.to_number(Digits.accuracy(weights, test_images, test_digits))
+seconds = (System.monotonic_time(:millisecond) - started) / 1000
+
+IO.puts("""
+
+
+device    #{Mlx.Device.default()}
+seconds   #{Float.round(seconds, 1)}
+accuracy  #{Float.round(accuracy * 100, 2)} % of the images not seen before
+""")
