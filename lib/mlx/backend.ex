@@ -161,9 +161,8 @@ defmodule Mlx.Backend do
 
   ## Operations
 
-  # A block is run by its own definition in terms of other operations.
   @impl true
-  def block(struct, _out, args, fun), do: apply(fun, [struct | args])
+  def block(struct, out, args, fun), do: Dispatch.run_block(struct, out, args, fun)
 
   callbacks = Nx.Backend.behaviour_info(:callbacks)
 

@@ -22,11 +22,40 @@ defmodule Mlx.Dispatch do
 
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    refs = Enum.map(tensors, &ref(&1, device))
     {args, count} = nodes(args, 0)
-    {instructions, register} = op |> Lowering.lower(out, args) |> Graph.flatten(count)
-    [ref] = submit(device, instructions, refs, [register])
+    [ref] = submit([Lowering.lower(op, out, args)], tensors, count, device)
     wrap(out, ref, device)
+  end
+
+  @doc """
+  Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
+  """
+  def run_block(block, out, args, fun) do
+    tensors = tensors(args, [])
+    {nodes, count} = nodes(args, 0)
+
+    case Lowering.lower_block(block, out, nodes) do
+      nil ->
+        apply(fun, [block | args])
+
+      %Graph{} = node ->
+        device = device(tensors)
+        [ref] = submit([node], tensors, count, device)
+        wrap(out, ref, device)
+
+      nodes when is_tuple(nodes) ->
+        device = device(tensors)
+        refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
+        outs = Enum.zip_with(Tuple.to_list(out), refs, &wrap(&1, &2, device))
+        List.to_tuple(outs)
+    end
+  end
+
+  # The first inputs are the tensors, in the order of the arguments.
+  defp submit(nodes, tensors, count, device) do
+    refs = Enum.map(tensors, &ref(&1, device))
+    {instructions, registers} = Graph.flatten(nodes, count)
+    queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
   end
 
   @doc """
@@ -42,7 +71,7 @@ defmodule Mlx.Dispatch do
   """
   def copy(%T{data: %Backend{ref: ref}} = tensor, device) do
     check_type!(tensor.type, device)
-    [ref] = submit(device, [], [ref], [0])
+    [ref] = queue(device, fn -> Native.stream_submit(device, [], [ref], [0]) end)
     wrap(tensor, ref, device)
   end
 
@@ -149,10 +178,6 @@ defmodule Mlx.Dispatch do
       end)
 
     ref
-  end
-
-  defp submit(device, instructions, inputs, outputs) do
-    queue(device, fn -> Native.stream_submit(device, instructions, inputs, outputs) end)
   end
 
   defp queue(device, request) do

@@ -9,7 +9,7 @@ defmodule Mlx.Graph do
   alias __MODULE__, as: Graph
 
   @enforce_keys [:id, :type, :shape]
-  defstruct [:id, :row, :type, :shape, operands: [], attributes: []]
+  defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0]
 
   @type t :: %Graph{
           # The register of an input, a unique reference otherwise.
@@ -18,7 +18,9 @@ defmodule Mlx.Graph do
           type: Nx.Type.t(),
           shape: tuple,
           operands: [t],
-          attributes: [term]
+          attributes: [term],
+          # Which of the row's results this is; nodes of one row share its id.
+          result: non_neg_integer
         }
 
   @table Map.new(Mlx.Native.op_table(), fn {name, operands, attributes, results} ->
@@ -43,9 +45,7 @@ defmodule Mlx.Graph do
   A node that runs `row` on `operands`.
   """
   defmacro op(row, operands, attributes \\ [], type, shape) do
-    row = Macro.expand(row, __CALLER__)
-    check_row!(row, operands, attributes, __CALLER__)
-    Module.put_attribute(__CALLER__.module, :mlx_rows, row)
+    use_row!(row, operands, attributes, 1, __CALLER__)
 
     quote do
       %Mlx.Graph{
@@ -59,11 +59,42 @@ defmodule Mlx.Graph do
     end
   end
 
-  defp check_row!(row, operands, attributes, env) do
+  @doc """
+  The nodes of a row with several results, of which each has a type and a shape.
+  """
+  defmacro ops(row, operands, attributes \\ [], results) when is_list(results) do
+    use_row!(row, operands, attributes, length(results), __CALLER__)
+
+    quote do
+      node = %Mlx.Graph{
+        id: make_ref(),
+        row: unquote(row),
+        operands: unquote(operands),
+        attributes: unquote(attributes),
+        type: nil,
+        shape: nil
+      }
+
+      for {{type, shape}, result} <- Enum.with_index(unquote(results)) do
+        %{node | type: type, shape: shape, result: result}
+      end
+    end
+  end
+
+  defp use_row!(row, operands, attributes, results, env) do
+    check_row!(row, operands, attributes, results, env)
+    Module.put_attribute(env.module, :mlx_rows, row)
+  end
+
+  defp check_row!(row, operands, attributes, results, env) do
     entry = Map.get(@table, row) || compile_error(env, "the op table has no row #{inspect(row)}")
 
     if is_list(operands) and entry.operands not in [nil, length(operands)] do
       compile_error(env, "#{row} takes #{entry.operands} operands")
+    end
+
+    if entry.results != results do
+      compile_error(env, "#{row} has #{entry.results} results")
     end
 
     if is_list(attributes) and length(attributes) != length(entry.attributes) do
@@ -83,17 +114,18 @@ defmodule Mlx.Graph do
   def input(register, type, shape), do: %Graph{id: register, type: type, shape: shape}
 
   @doc """
-  Instructions for a node, in the order they can run, and the register of its value.
+  Instructions for nodes, in the order they can run, and the registers of their values.
   """
-  def flatten(%Graph{id: id}, _inputs) when is_integer(id), do: {[], id}
-
   # Most eager operations are one row on tensors, and need no numbering.
-  def flatten(%Graph{operands: operands} = node, inputs) do
+  def flatten([%Graph{id: id, operands: operands, result: 0} = node] = nodes, inputs)
+      when is_reference(id) do
     case input_registers(operands, []) do
-      :none -> number(node, inputs)
-      registers -> {[{node.row, registers, node.attributes}], inputs}
+      :none -> number(nodes, inputs)
+      registers -> {[{node.row, registers, node.attributes}], [inputs]}
     end
   end
+
+  def flatten(nodes, inputs), do: number(nodes, inputs)
 
   defp input_registers([], acc), do: Enum.reverse(acc)
 
@@ -102,24 +134,27 @@ defmodule Mlx.Graph do
 
   defp input_registers(_operands, _acc), do: :none
 
-  defp number(node, inputs) do
-    {register, {instructions, _registers}} = visit(node, {[], %{next: inputs}})
-    {Enum.reverse(instructions), register}
+  defp number(nodes, inputs) do
+    {registers, {instructions, _registers}} =
+      Enum.map_reduce(nodes, {[], %{next: inputs}}, &visit/2)
+
+    {Enum.reverse(instructions), registers}
   end
 
   defp visit(%Graph{id: id}, state) when is_integer(id), do: {id, state}
 
-  defp visit(%Graph{id: id} = node, {_, registers} = state) do
+  defp visit(%Graph{id: id, result: result} = node, {_, registers} = state) do
     case registers do
-      %{^id => register} ->
-        {register, state}
+      %{^id => first} ->
+        {first + result, state}
 
       %{} ->
         {operands, {instructions, registers}} = Enum.map_reduce(node.operands, state, &visit/2)
-        register = registers.next
+        first = registers.next
         instruction = {node.row, operands, node.attributes}
-        registers = registers |> Map.put(id, register) |> Map.put(:next, register + 1)
-        {register, {[instruction | instructions], registers}}
+        next = first + @table[node.row].results
+        registers = Map.merge(registers, %{id => first, :next => next})
+        {first + result, {[instruction | instructions], registers}}
     end
   end
 end

@@ -121,6 +121,12 @@ defmodule Mlx.Lowering.Elementwise do
     op(:min, [raised, cast(high, out.type)], out.type, out.shape)
   end
 
+  def blocks, do: [Nx.Block.LogicalNot]
+
+  def lower_block(%Nx.Block.LogicalNot{}, out, [x]) do
+    op(:logical_not, [x], :bool, out.shape) |> cast(out.type)
+  end
+
   # Processors disagree about counts outside the width. As an unsigned number a
   # negative count is larger than any width, too.
   defp shift_count(count, {_, bits} = type) do

@@ -66,6 +66,9 @@ ops! {
     /// Whether just one is true.
     logical_xor(a, b) => ops::logical_xor(a, b);
 
+    /// Whether it is false, that is, zero.
+    logical_not(x) => x.logical_not();
+
     /// The first value where the condition is true, else the second.
     select(condition, a, b) => select(condition, a, b);
 

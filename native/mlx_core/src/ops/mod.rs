@@ -106,18 +106,19 @@ fn number(value: i64, dtype: Dtype) -> Result<Array> {
 /// `/// The sum over axes.` `sum(x) { axes: Shape } => x.sum_axes(&axes, true);`
 ///
 /// `[xs]` in the place of `(x, y)` takes any number of operands. mlx-rs's functions
-/// use the worker's stream by themselves; `|s|` names it for the C functions.
+/// use the worker's stream by themselves; `|s|` names it for the C functions. `-> 2`
+/// before the arrow says that the body gives an array of two arrays.
 macro_rules! ops {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? => $body:expr;
+        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? $(-> $results:literal)? => $body:expr;
     )*) => {
         pub(super) const ROWS: &[$crate::ops::Row] = &[$($crate::ops::Row {
             name: stringify!($name),
             doc: concat!($($doc),+),
             operands: $crate::ops::count!($operands),
             attributes: &[$($(stringify!($attribute)),+)?],
-            results: 1,
+            results: $crate::ops::results!($($results)?),
             run: {
                 fn run(
                     operands: &[&mlx_rs::Array],
@@ -131,7 +132,7 @@ macro_rules! ops {
                     $(let $attribute: $type = $crate::ops::attribute(
                         stringify!($name), stringify!($attribute), $attribute,
                     )?;)+)?
-                    Ok(vec![$body?])
+                    Ok($crate::ops::collect!($($results)?, $body?))
                 }
                 run
             },
@@ -154,7 +155,28 @@ macro_rules! bind {
     };
 }
 
-use {bind, count, ops};
+/// The number of results; one if none is given.
+macro_rules! results {
+    () => {
+        1
+    };
+    ($results:literal) => {
+        $results
+    };
+}
+
+/// The results as a vector.
+macro_rules! collect {
+    (, $array:expr) => {
+        vec![$array]
+    };
+    ($results:literal, $arrays:expr) => {{
+        let arrays: [mlx_rs::Array; $results] = $arrays;
+        arrays.into()
+    }};
+}
+
+use {bind, collect, count, ops, results};
 
 #[cfg(test)]
 mod tests {
