@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use mlx_rs::{Array, Stream};
+use mlx_rs::{Array, Dtype, Stream};
 
 use crate::error::{Error, Result, Signature};
 use crate::ffi;
+use crate::halt;
 use crate::host::{readable_in_place, HostView};
 use crate::pressure;
 use crate::program::Program;
@@ -30,6 +31,7 @@ pub struct Context {
     in_flight: Vec<Weak<Slot>>,
     /// Wanted by other workers before the job that fills them has run.
     wanted: Vec<Wanted>,
+    has_evaluated: bool,
 }
 
 impl Context {
@@ -45,6 +47,7 @@ impl Context {
             pending_bytes: 0,
             in_flight: Vec::new(),
             wanted: Vec::new(),
+            has_evaluated: false,
         }
     }
 
@@ -232,17 +235,21 @@ impl Context {
 
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
-        ffi::eval(&references).map_err(|error| self.poison(error.into()))
+        let outcome = ffi::eval(&references).map_err(|error| self.poison(error.into()));
+        if !std::mem::replace(&mut self.has_evaluated, true) {
+            // By now the device's libraries have registered their own handlers.
+            halt::install();
+        }
+        outcome
     }
 
     /// A buffer of its own for the host, so that the device keeps the original.
     fn host_copy(&mut self, array: &Array) -> Result<Array, Arc<Error>> {
-        let bytes = ffi::c_op!(
-            mlx_view(array.as_ptr(), mlx_sys::mlx_dtype__MLX_UINT8),
-            self.stream
-        );
         let zero = Array::from_slice(&[0u8], &[1]);
-        let copy = bytes.and_then(|bytes| bytes.add(&zero));
+        let copy = array
+            .reshape(&[-1])
+            .and_then(|flat| flat.view_dtype(Dtype::Uint8))
+            .and_then(|bytes| bytes.add(&zero));
         self.compute(copy)
     }
 

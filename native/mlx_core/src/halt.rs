@@ -7,13 +7,15 @@ use crate::worker;
 /// Work in flight may take this long to end before the process ends without it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ends every worker after the job it is at. Nothing runs after this.
+/// Ends every worker after the job it is at; false if one is still busy after five
+/// seconds. Nothing runs after this. Called at exit by itself; a host that learns
+/// earlier that the process ends calls it then.
 pub fn stop_workers() -> bool {
     worker::stop_all(PATIENCE)
 }
 
 /// Registers the handler. Handlers run last in, first out, so every worker does
-/// this after MLX has made its statics and registered their destructors.
+/// this again once MLX has made its statics and registered their destructors.
 pub(crate) fn install() {
     #[cfg(target_os = "linux")]
     // Safety: the handler is a plain function of the right type.

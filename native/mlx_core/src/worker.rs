@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::halt;
 use crate::program::Program;
 use crate::queue::{Mail, Notice, Queue};
 use crate::slot::Slot;
@@ -123,7 +122,6 @@ impl Worker {
 
     fn work(&'static self) {
         let mut context = Context::new(self);
-        halt::install();
         let stream = context.stream().clone();
         mlx_rs::with_stream(&stream, || self.serve(&mut context));
         context.finish();

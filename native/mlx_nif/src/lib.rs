@@ -2,6 +2,7 @@
 
 mod device;
 mod error;
+mod halt;
 mod instruction;
 mod reply;
 mod stream;
@@ -11,8 +12,9 @@ mod tensor;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn load(_env: rustler::Env, _info: rustler::Term) -> bool {
+fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     mlx_core::init();
+    halt::install(env);
     true
 }
 
