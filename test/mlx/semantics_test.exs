@@ -1,0 +1,242 @@
+defmodule Mlx.SemanticsTest do
+  @moduledoc """
+  Where MLX and Nx disagree, Nx is right. Where `Nx.BinaryBackend` raises on single
+  elements, which a device can't, these are the values that Mlx gives.
+  """
+
+  use ExUnit.Case, async: true
+  import Mlx.Oracle
+  import Mlx.Samples
+
+  @signed [:s8, :s16, :s32, :s64]
+
+  test "quotient truncates toward zero" do
+    for type <- @signed do
+      [a, b] = crossed(tensor([7, -7, 8, -8, 0], type), tensor([2, -2, 3, -3, 1, -1], type))
+      assert_same(&Nx.quotient/2, [a, b])
+    end
+  end
+
+  test "remainder has the sign of the dividend" do
+    for type <- @signed ++ floats() do
+      [a, b] = crossed(tensor([7, -7, 8, -8, 1], type), tensor([2, -2, 3, -3, 5], type))
+      assert_same(&Nx.remainder/2, [a, b])
+    end
+
+    fractions = [tensor([5.5, -5.5, 0.25], :f32), tensor([2.0, 2.0, -0.125], :f32)]
+    assert_same(&Nx.remainder/2, fractions)
+  end
+
+  test "remainder of a negative zero is a negative zero" do
+    assert_same(&Nx.remainder/2, [tensor([-0.0], :f32), tensor([1.5], :f32)])
+  end
+
+  test "remainder of floats by zero is NaN, by infinity the dividend" do
+    x = mlx(tensor([1.5, -1.5], :f32))
+    assert_equivalent(Nx.remainder(x, 0.0), tensor([:nan, :nan], :f32))
+    assert_equivalent(Nx.remainder(x, tensor(:infinity, :f32)), tensor([1.5, -1.5], :f32))
+  end
+
+  test "integer quotient by zero has all bits set" do
+    for type <- integers() do
+      x = mlx(tensor([0, 1, 100], type))
+      all_bits = Nx.bitwise_not(tensor([0, 0, 0], type))
+      assert_equivalent(Nx.quotient(x, tensor(0, type)), all_bits)
+    end
+  end
+
+  test "integer remainder by zero is the dividend" do
+    for type <- integers() do
+      x = sample(type)
+      assert_equivalent(Nx.remainder(mlx(x), tensor(0, type)), x)
+    end
+  end
+
+  test "the least integer divided by -1 wraps" do
+    for type <- @signed do
+      {low, _} = bounds(type)
+      assert_same(&Nx.quotient/2, [tensor([low, low + 1], type), tensor(-1, type)])
+      assert_same(&Nx.remainder/2, [tensor([low, low + 1], type), tensor(-1, type)])
+      assert_same(&Nx.negate/1, [tensor(low, type)])
+      assert_same(&Nx.abs/1, [tensor(low, type)])
+    end
+  end
+
+  test "round goes half away from zero" do
+    halves = for i <- -5..5, do: i + 0.5
+    for type <- floats(), do: assert_same(&Nx.round/1, [tensor(halves, type)])
+    # The sum of the first and one half is not less than one.
+    numbers = [0.49999997, -0.49999997, 8_388_609.0, 4_503_599.5, -0.3, 1.0e20]
+    assert_same(&Nx.round/1, [tensor(numbers, :f32)])
+  end
+
+  test "as_type of NaN is 0, infinities saturate" do
+    for from <- floats(), to <- integers() do
+      assert_same(&Nx.as_type/2, [tensor([:nan, :infinity, :neg_infinity], from), to])
+    end
+  end
+
+  test "as_type of floats truncates" do
+    numbers = [1.9, -1.9, 0.99, -0.99, 100.5]
+
+    for from <- floats(),
+        to <- @signed,
+        do: assert_same(&Nx.as_type/2, [tensor(numbers, from), to])
+  end
+
+  test "cbrt of negatives is negative" do
+    for type <- floats() do
+      assert_same(&Nx.cbrt/1, [tensor([-8.0, -1.0, -0.125, 0.0, 27.0, -1000.0], type)])
+    end
+  end
+
+  test "pow of integers wraps" do
+    for type <- integers() do
+      args = crossed(tensor([0, 1, 2, 3, 7], type), tensor([0, 1, 2, 5, 31, 63, 64], type))
+      assert_same(&Nx.pow/2, args)
+    end
+  end
+
+  test "shifts by the width or more leave nothing but the sign" do
+    for type <- integers() do
+      {_, width} = Nx.Type.normalize!(type)
+      counts = tensor([[width - 1, width, width + 1, 100, 127]], type)
+      assert_same(&Nx.left_shift/2, [sample(type, {5, 1}), counts])
+      assert_same(&Nx.right_shift/2, [sample(type, {5, 1}), counts])
+    end
+  end
+
+  test "shifts by counts that no other type holds leave nothing but the sign" do
+    for count <- [2 ** 40, 2 ** 63, 2 ** 64 - 1] do
+      x = mlx(tensor([-1, 5, -100], :s64))
+      assert_equivalent(Nx.left_shift(x, tensor(count, :u64)), tensor([0, 0, 0], :s64))
+      assert_equivalent(Nx.right_shift(x, tensor(count, :u64)), tensor([-1, 0, -1], :s64))
+    end
+  end
+
+  test "sum and product are in Nx's type and don't wrap inside" do
+    for {type, wide} <- [s8: {:s, 32}, s16: {:s, 32}, u8: {:u, 32}, u16: {:u, 32}] do
+      {_, high} = bounds(type)
+      x = Nx.broadcast(tensor(high, type), {100})
+      assert_same(&Nx.sum/1, [x])
+      assert_same(&Nx.product/1, [Nx.slice(x, [0], [2])])
+      assert Nx.sum(mlx(x)).type == wide
+    end
+  end
+
+  test "reduce_max and reduce_min pass NaN on" do
+    for type <- floats(),
+        numbers <- [[1, :nan, 3], [:nan, :infinity, 1], [:neg_infinity, 2, :nan]] do
+      x = tensor(numbers, type)
+      for fun <- [&Nx.reduce_max/1, &Nx.reduce_min/1], do: assert_same(fun, [x])
+    end
+  end
+
+  test "argmax and argmin find NaN" do
+    for numbers <- [[1, :nan, 3], [:nan, :infinity, 1], [:neg_infinity, 2, :nan]] do
+      x = tensor(numbers, :f32)
+      for fun <- [&Nx.argmax/1, &Nx.argmin/1], do: assert_same(fun, [x])
+    end
+  end
+
+  test "argmax and argmin without an axis are of the flattened tensor" do
+    x = tensor([[1, 5, 3], [5, 0, 0]], :s32)
+
+    for fun <- [&Nx.argmax/2, &Nx.argmin/2], tie_break <- [:low, :high] do
+      assert_same(fun, [x, [tie_break: tie_break]])
+    end
+  end
+
+  test "slice and put_slice are moved inside" do
+    x = sample(:s32, {4, 5})
+    part = sample(:s32, {2, 3}, from: 5)
+
+    for starts <- [[10, 0], [0, 10], [-1, -10], [3, 4], [2 ** 40, 2 ** 62], [-(2 ** 40), 1]] do
+      assert_same(&Nx.slice/3, [x, starts, [2, 3]])
+      assert_same(&Nx.put_slice/3, [x, starts, part])
+      computed = Enum.map(starts, &tensor(&1, :s64))
+      assert_same(&Nx.slice/3, [x, computed, [2, 3]])
+      assert_same(&Nx.put_slice/3, [x, computed, part])
+      assert_same(&Nx.slice/4, [x, computed, [2, 3], [strides: [1, 2]]])
+    end
+
+    top = tensor(2 ** 64 - 1, :u64)
+    assert_same(&Nx.slice/3, [x, [top, top], [2, 3]])
+    assert_same(&Nx.put_slice/3, [x, [top, top], part])
+  end
+
+  test "gather out of bounds takes the element at the edge" do
+    x = sample(:s32, {3, 4})
+    inside = Nx.gather(x, tensor([[0, 0], [2, 3], [0, 3], [2, 0]], :s64))
+
+    for far <- [100, 2 ** 31, 2 ** 40, 2 ** 62] do
+      at = tensor([[-far, -1], [far, far], [-1, far], [far, -far]], :s64)
+      assert_equivalent(Nx.gather(mlx(x), at), inside)
+    end
+
+    top = tensor([[2 ** 64 - 1, 2 ** 63]], :u64)
+    assert_equivalent(Nx.gather(mlx(x), top), Nx.slice(Nx.flatten(x), [11], [1]))
+    assert_equivalent(Nx.take(mlx(x), tensor([-5, 7], :s32)), Nx.take(x, tensor([0, 2], :s32)))
+  end
+
+  test "indexed_add out of bounds adds at the edge" do
+    x = sample(:s32, {3, 4})
+    updates = tensor([10, 20, 30], :s32)
+    inside = Nx.indexed_add(x, tensor([[0, 0], [2, 3], [2, 0]], :s64), updates)
+
+    for far <- [100, 2 ** 31, 2 ** 62] do
+      at = tensor([[-far, -1], [far, far], [far, -far]], :s64)
+      assert_equivalent(Nx.indexed_add(mlx(x), at, updates), inside)
+    end
+  end
+
+  test "indexed_add accumulates duplicates" do
+    at = tensor([[1, 1], [0, 2], [1, 1], [1, 1]], :s64)
+    assert_same(&Nx.indexed_add/3, [sample(:f32), at, tensor([1, 2, 3, 4], :f32)])
+  end
+
+  test "dot of integers keeps every bit" do
+    for type <- integers() do
+      assert_same(&Nx.dot/2, [sample(type, {4, 5}), sample(type, {5, 3}, from: 2)])
+    end
+
+    large = tensor([[2 ** 53 + 1, 3], [-(2 ** 60), 7]], :s64)
+    assert_same(&Nx.dot/2, [large, tensor([[1, 0], [2, 1]], :s64)])
+  end
+
+  test "predicates are u8" do
+    x = mlx(sample(:f32))
+
+    for predicate <- [Nx.equal(x, 1), Nx.logical_not(x), Nx.is_nan(x), Nx.any(x), Nx.less(x, x)] do
+      assert predicate.type == {:u, 8}
+      assert Mlx.dtype(predicate) == :u8
+    end
+  end
+
+  test "a deallocated tensor raises" do
+    x = mlx(sample(:f32))
+    assert Nx.backend_deallocate(x) == :ok
+    assert_raise Mlx.Error, "the tensor was deallocated", fn -> Nx.add(x, 1) end
+  end
+
+  test "inspect and to_binary with a limit read only what they show" do
+    x = mlx(Nx.iota({1000, 100}, type: :f32, backend: Nx.BinaryBackend))
+    sizes = sizes_read(fn -> {inspect(x, limit: 3), Nx.to_binary(x, limit: 10)} end)
+    assert sizes == [16, 40]
+  end
+
+  defp sizes_read(fun) do
+    :telemetry.attach(self(), [:mlx, :to_binary, :stop], &__MODULE__.forward/4, self())
+    fun.()
+    :telemetry.detach(self())
+    {:messages, messages} = Process.info(self(), :messages)
+    for {:size, size} <- messages, do: size
+  end
+
+  # Handlers run in the process of the event, and other tests read, too.
+  def forward(_event, _measurements, %{byte_size: size}, test) do
+    if self() == test, do: send(test, {:size, size})
+  end
+
+  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+end
