@@ -8,13 +8,19 @@ use crate::error::{Error, Result, Signature};
 use crate::ffi;
 use crate::halt;
 use crate::host::{readable_in_place, HostView};
+use crate::placement::Placement;
 use crate::pressure;
 use crate::program::Program;
 use crate::slot::{Look, Slot, Wanted};
 use crate::worker::Worker;
 
 /// Ops built before evaluation starts without being asked for.
-const MAX_PENDING_OPS: usize = 128;
+///
+/// Small enough for the device to work while the host is still queueing.
+const MAX_PENDING_OPS: usize = 32;
+
+/// Slots in flight before those that are done are looked for.
+const MAX_IN_FLIGHT: usize = 4096;
 
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
@@ -32,6 +38,7 @@ pub struct Context {
     /// Wanted by other workers before the job that fills them has run.
     wanted: Vec<Wanted>,
     has_evaluated: bool,
+    placement: Placement,
 }
 
 impl Context {
@@ -48,6 +55,7 @@ impl Context {
             in_flight: Vec::new(),
             wanted: Vec::new(),
             has_evaluated: false,
+            placement: Placement::new(),
         }
     }
 
@@ -62,11 +70,12 @@ impl Context {
         inputs: &[Arc<Slot>],
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
-        let inputs = inputs
+        let arrays = inputs
             .iter()
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
-        let results = program.run(inputs, &self.stream)?;
+        let results = program.run(arrays, &self.stream)?;
+        inputs.iter().for_each(|slot| slot.mark_used());
         for (slot, array) in outputs.iter().zip(results) {
             let bytes = array.nbytes();
             self.pending_bytes += bytes;
@@ -83,32 +92,39 @@ impl Context {
 
     /// Starts computing what is pending and still wanted by someone.
     pub(crate) fn flush(&mut self) {
+        let bytes = std::mem::take(&mut self.pending_bytes);
         self.pending_ops = 0;
-        self.pending_bytes = 0;
-        if self.pending.is_empty() {
-            return;
-        }
-        let mut arrays = Vec::new();
-        for weak in std::mem::take(&mut self.pending) {
-            let Some(array) = weak.upgrade().and_then(|slot| slot.unsettled_array()) else {
-                continue;
-            };
-            if !ffi::is_available(&array) {
-                self.in_flight.push(weak);
-                arrays.push(array);
+        let arrays: Vec<Array> = self
+            .pending
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| !slot.is_used())
+            .filter_map(|slot| slot.unsettled_array())
+            .filter(|array| !ffi::is_available(array))
+            .collect();
+        self.in_flight.append(&mut self.pending);
+        if !arrays.is_empty() {
+            let references: Vec<&Array> = arrays.iter().collect();
+            if let Err(error) = self.evaluate(bytes, || ffi::async_eval(&references)) {
+                self.poison(error.into());
             }
         }
-        if arrays.is_empty() {
-            return;
+        if self.in_flight.len() > MAX_IN_FLIGHT {
+            self.forget_done();
         }
-        let references: Vec<&Array> = arrays.iter().collect();
-        if let Err(error) = ffi::async_eval(&references) {
-            self.poison(error.into());
-        }
+    }
+
+    fn forget_done(&mut self) {
         self.in_flight.retain(|weak| {
             let array = weak.upgrade().and_then(|slot| slot.unsettled_array());
             array.is_some_and(|array| !ffi::is_available(&array))
         });
+    }
+
+    /// Starts what is pending before the thread sleeps.
+    pub(crate) fn rest(&mut self) {
+        self.flush();
+        self.placement.free();
     }
 
     /// Computes the slots' arrays and waits for them.
@@ -125,10 +141,15 @@ impl Context {
         Ok(())
     }
 
-    /// Starts computing the slots' arrays.
-    pub(crate) fn async_eval(&mut self, slots: &[Arc<Slot>]) {
-        self.pending.extend(slots.iter().map(Arc::downgrade));
+    /// Starts computing the slot's array.
+    pub(crate) fn async_eval(&mut self, slot: &Arc<Slot>) {
         self.flush();
+        let array = slot
+            .unsettled_array()
+            .filter(|array| !ffi::is_available(array));
+        if let Some(Err(error)) = array.map(|array| ffi::async_eval(&[&array])) {
+            self.poison(error.into());
+        }
     }
 
     /// The values of a slot of this worker, once they are computed.
@@ -235,12 +256,26 @@ impl Context {
 
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
-        let outcome = ffi::eval(&references).map_err(|error| self.poison(error.into()));
-        if !std::mem::replace(&mut self.has_evaluated, true) {
-            // By now the device's libraries have registered their own handlers.
-            halt::install();
+        // A stream computes in order, so what was started before is done as well.
+        match self.evaluate(self.pending_bytes, || ffi::eval(&references)) {
+            Ok(()) => {
+                self.in_flight.clear();
+                Ok(())
+            }
+            Err(error) => Err(self.poison(error.into())),
         }
-        outcome
+    }
+
+    /// Lets MLX compute, where that is best for results of so many bytes.
+    fn evaluate<T>(&mut self, bytes: usize, run: impl FnOnce() -> T) -> T {
+        if std::mem::replace(&mut self.has_evaluated, true) {
+            self.placement.choose(bytes);
+            return run();
+        }
+        let value = self.placement.adopt(run);
+        // By now the device's libraries have registered their own handlers.
+        halt::install();
+        value
     }
 
     /// A buffer of its own for the host, so that the device keeps the original.

@@ -16,6 +16,7 @@ mod ffi;
 mod halt;
 mod host;
 pub mod ops;
+mod placement;
 mod pressure;
 mod program;
 mod queue;

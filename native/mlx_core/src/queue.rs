@@ -9,6 +9,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::slot::Wanted;
 
+/// Jobs that call a worker even if nobody waits for them.
+const BATCH: usize = 32;
+
 /// Called once when a full queue has room again.
 pub type Notice = Box<dyn FnOnce() + Send>;
 
@@ -71,10 +74,13 @@ impl<J> Queue<J> {
         }
     }
 
-    fn post<T>(&self, write: impl FnOnce(&mut Inbox<J>) -> T) -> T {
+    /// Writes to the inbox. A worker that is awake and not called looks by itself soon.
+    fn post<T>(&self, call: bool, write: impl FnOnce(&mut Inbox<J>) -> T) -> T {
         let mut inbox = self.inbox.lock();
         let written = write(&mut inbox);
-        self.has_mail.store(true, Ordering::Release);
+        if call || inbox.mail.jobs.len() >= BATCH {
+            self.has_mail.store(true, Ordering::Release);
+        }
         let parked = std::mem::take(&mut inbox.parked);
         drop(inbox);
         if parked {
@@ -85,7 +91,7 @@ impl<J> Queue<J> {
 
     /// Adds a job, or gives it back when the queue is full.
     pub fn try_push(&self, job: J) -> Result<(), J> {
-        self.post(|inbox| {
+        self.post(false, |inbox| {
             if inbox.mail.jobs.len() >= self.capacity {
                 return Err(job);
             }
@@ -96,22 +102,22 @@ impl<J> Queue<J> {
 
     /// Adds a job whose sender waits for its answer, so that they stay few.
     pub fn push(&self, job: J) {
-        self.post(|inbox| inbox.mail.jobs.push_back(job));
+        self.post(true, |inbox| inbox.mail.jobs.push_back(job));
     }
 
     pub fn discard(&self, array: Array) {
-        self.post(|inbox| inbox.mail.trash.push(array));
+        self.post(false, |inbox| inbox.mail.trash.push(array));
     }
 
     pub fn want(&self, wanted: Wanted) {
-        self.post(|inbox| {
+        self.post(true, |inbox| {
             inbox.mail.wanted.push(wanted);
             self.has_wanted.store(true, Ordering::Release);
         });
     }
 
     pub fn poke(&self) {
-        self.post(|inbox| inbox.poked = true);
+        self.post(true, |inbox| inbox.poked = true);
     }
 
     pub fn stop(&self) {
@@ -153,23 +159,18 @@ impl<J> Queue<J> {
         std::mem::take(&mut self.inbox.lock().mail.wanted)
     }
 
-    pub fn has_mail(&self) -> bool {
-        self.has_mail.load(Ordering::Acquire)
-    }
-
-    /// Looks for mail without giving up the processor; true when there is some.
-    pub fn spin(&self, period: Duration) -> bool {
+    /// Waits awake until the worker is called. Yielding lets MLX's thread, which may
+    /// share the processor, work meanwhile.
+    pub fn spin(&self, period: Duration) {
         let start = Instant::now();
-        loop {
-            for _ in 0..32 {
-                if self.has_mail() {
-                    return true;
+        while start.elapsed() < period {
+            for _ in 0..16 {
+                if self.has_mail.load(Ordering::Acquire) {
+                    return;
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= period {
-                return false;
-            }
+            std::thread::yield_now();
         }
     }
 

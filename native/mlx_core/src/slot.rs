@@ -1,5 +1,6 @@
 //! The place where one result will be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use mlx_rs::Array;
@@ -14,6 +15,8 @@ use crate::worker::Worker;
 pub struct Slot {
     state: Mutex<State>,
     owner: &'static Worker,
+    /// An op has read it, so that computing that op's result computes it, too.
+    used: AtomicBool,
 }
 
 enum State {
@@ -45,6 +48,7 @@ impl Slot {
         Arc::new(Slot {
             state: Mutex::new(State::Empty),
             owner,
+            used: AtomicBool::new(false),
         })
     }
 
@@ -89,6 +93,14 @@ impl Slot {
                 }
             }
         }
+    }
+
+    pub(crate) fn mark_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// The array if nobody has waited for its values yet.

@@ -130,8 +130,7 @@ impl Slot {
     /// Starts computing this slot.
     pub fn async_eval(self: &Arc<Self>) {
         let slot = self.clone();
-        self.owner()
-            .call(move |context| context.async_eval(&[slot]));
+        self.owner().call(move |context| context.async_eval(&slot));
     }
 
     /// Calls `reply` on the worker with the array's type and shape, uncomputed.

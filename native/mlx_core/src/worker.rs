@@ -22,6 +22,9 @@ pub const QUEUE_CAPACITY: usize = 4096;
 /// A read soon after the last job then costs no wake-up of the thread.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// Jobs nobody waits for are fetched several at a time.
+const LINGER: Duration = Duration::from_micros(8);
+
 pub(crate) type Call = Box<dyn FnOnce(&mut Context) + Send>;
 
 pub(crate) enum Job {
@@ -129,6 +132,7 @@ impl Worker {
 
     fn serve(&self, context: &mut Context) {
         let mut mail = Mail::new();
+        let mut idle_since = Instant::now();
         while !self.queue.is_stopped() {
             self.queue.exchange(&mut mail);
             let idle = mail.jobs.is_empty() && mail.wanted.is_empty();
@@ -138,10 +142,14 @@ impl Worker {
                 self.execute(job, context);
                 context.settle_wanted(self.queue.take_wanted());
             }
-            if idle && !self.queue.spin(SPIN) {
-                context.flush();
+            if !idle {
+                idle_since = Instant::now();
+            } else if idle_since.elapsed() >= SPIN {
+                context.rest();
                 self.queue.park();
+                idle_since = Instant::now();
             }
+            self.queue.spin(LINGER);
         }
     }
 

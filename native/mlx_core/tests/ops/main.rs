@@ -1,0 +1,68 @@
+//! Every row of the op table against values that MLX did not compute.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+/// Makes a test of each group of cases, and `cases`, which is all of them.
+macro_rules! tests {
+    ($($test:ident => $group:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            crate::case::check($group());
+        })*
+
+        pub fn cases() -> Vec<crate::case::Case> {
+            [$($group()),*].concat()
+        }
+    };
+}
+
+mod arithmetic;
+mod bits;
+mod case;
+mod cast;
+mod comparison;
+mod complex;
+mod creation;
+mod division;
+mod functions;
+mod indexing;
+mod linalg;
+mod numbers;
+mod reduction;
+mod refusal;
+mod rounding;
+mod shape;
+
+use std::collections::HashSet;
+
+use case::Case;
+
+fn all_cases() -> Vec<Case> {
+    [
+        arithmetic::cases(),
+        bits::cases(),
+        cast::cases(),
+        comparison::cases(),
+        complex::cases(),
+        creation::cases(),
+        division::cases(),
+        functions::cases(),
+        indexing::cases(),
+        linalg::cases(),
+        reduction::cases(),
+        rounding::cases(),
+        shape::cases(),
+    ]
+    .concat()
+}
+
+#[test]
+fn every_row_of_the_table_has_a_case() {
+    let tested: HashSet<&str> = all_cases().iter().map(|case| case.op).collect();
+    let untested: Vec<_> = mlx_core::ops::table()
+        .map(|row| row.name)
+        .filter(|name| !tested.contains(name))
+        .collect();
+    assert!(untested.is_empty(), "no case for {untested:?}");
+}
