@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use mlx_rs::{Array, Dtype, Stream};
 
+use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::ffi;
 use crate::halt;
@@ -12,6 +13,7 @@ use crate::placement::Placement;
 use crate::pressure;
 use crate::program::Program;
 use crate::slot::{Look, Slot, Wanted};
+use crate::upload;
 use crate::worker::Worker;
 
 /// Ops built before evaluation starts without being asked for.
@@ -88,6 +90,33 @@ impl Context {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Fills the slot with a copy of bytes of the host, as many as it needs.
+    pub(crate) fn load(
+        &mut self,
+        slot: &Slot,
+        bytes: Box<dyn AsRef<[u8]> + Send>,
+        shape: &[i32],
+        dtype: Dtype,
+    ) {
+        let len = (*bytes).as_ref().len();
+        pressure::produced(len);
+        if len < upload::LARGE || len > i32::MAX as usize || self.worker.device() != Device::Cpu {
+            slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
+            return slot.settle();
+        }
+        let array = upload::load(bytes, shape, dtype, &self.stream).map_err(Error::from);
+        match array
+            .map_err(Arc::new)
+            .and_then(|array| self.compute(Ok(array)))
+        {
+            Ok(array) => {
+                slot.fill(array);
+                slot.settle();
+            }
+            Err(error) => slot.fail(&error),
+        }
     }
 
     /// Starts computing what is pending and still wanted by someone.

@@ -22,6 +22,7 @@ mod program;
 mod queue;
 mod slot;
 mod stream;
+mod upload;
 mod worker;
 
 pub use attribute::{Attribute, FromAttribute, Shape};

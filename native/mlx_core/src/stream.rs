@@ -9,9 +9,7 @@ use crate::context::Context;
 use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
-use crate::ffi;
 use crate::host::HostView;
-use crate::pressure;
 use crate::program::Program;
 use crate::slot::Slot;
 use crate::worker::{self, Job, Worker};
@@ -88,11 +86,13 @@ impl Stream {
     {
         let slot = Slot::new(self.worker());
         let output = slot.clone();
-        let load = move |_: &mut Context| {
-            let bytes = payload.bytes.as_ref();
-            pressure::produced(bytes.len());
-            output.fill(ffi::from_bytes(bytes, &payload.shape, payload.dtype));
-            output.settle();
+        let load = move |context: &mut Context| {
+            let Payload {
+                bytes,
+                shape,
+                dtype,
+            } = payload;
+            context.load(&output, Box::new(bytes), &shape, dtype);
         };
         let job = Job::Call(Box::new(load));
         self.worker().queue().try_push(job).ok().map(|()| slot)
