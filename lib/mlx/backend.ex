@@ -53,10 +53,7 @@ defmodule Mlx.Backend do
   ## Creation
 
   @impl true
-  def init(opts) do
-    opts = Keyword.validate!(opts, [:device])
-    [device: Mlx.Device.check!(opts[:device] || Mlx.Device.default())]
-  end
+  def init(opts), do: [device: device(opts)]
 
   @impl true
   def constant(out, number, opts), do: Dispatch.create(:constant, out, [number], device(opts))
@@ -70,27 +67,45 @@ defmodule Mlx.Backend do
   @impl true
   def from_binary(out, binary, opts), do: Dispatch.from_binary(out, binary, device(opts))
 
-  defp device(opts), do: opts[:device] || Mlx.Device.default()
+  # Nx passes the options of a single call here without `init/1`.
+  defp device([]), do: Mlx.Device.default()
+  defp device(device: device) when is_atom(device), do: known_device(device)
+  defp device(opts), do: opts |> Keyword.validate!([:device]) |> device()
+
+  defp known_device(nil), do: Mlx.Device.default()
+  defp known_device(:cpu), do: :cpu
+  defp known_device(device), do: Mlx.Device.check!(device)
 
   ## Conversion
 
   @impl true
   def to_binary(%T{} = tensor, limit) do
-    if limit < Nx.size(tensor),
-      do: tensor |> first(limit) |> Dispatch.read(),
+    size = tensor |> whole_shape() |> Tuple.product()
+
+    if limit < size,
+      do: tensor |> first(size, limit) |> Dispatch.read(),
       else: Dispatch.read(tensor)
   end
 
   # On the device, so that only what is asked for is read.
-  defp first(tensor, limit) do
-    flat = Dispatch.run(:reshape, %{tensor | shape: {Nx.size(tensor)}, names: [nil]}, [tensor])
+  defp first(tensor, size, limit) do
+    tensor = %{tensor | shape: whole_shape(tensor), vectorized_axes: []}
+    flat = Dispatch.run(:reshape, %{tensor | shape: {size}, names: [nil]}, [tensor])
     Dispatch.run(:slice, %{flat | shape: {limit}}, [flat, [0], [limit], [1]])
+  end
+
+  @doc false
+  # The shape of the array, which vectorized axes lead.
+  def whole_shape(%T{vectorized_axes: [], shape: shape}), do: shape
+
+  def whole_shape(%T{vectorized_axes: axes, shape: shape}) do
+    List.to_tuple(Keyword.values(axes) ++ Tuple.to_list(shape))
   end
 
   @impl true
   def inspect(%T{} = tensor, opts) do
     limit = if opts.limit == :infinity, do: :infinity, else: opts.limit + 1
-    binary = to_binary(tensor, min(limit, Nx.size(tensor)))
+    binary = to_binary(tensor, min(limit, tensor |> whole_shape() |> Tuple.product()))
     tensor |> Nx.Backend.inspect(binary, opts) |> add_backend(tensor)
   end
 

@@ -29,7 +29,9 @@ defmodule Mlx.Telemetry do
   """
 
   @doc false
-  def span(event, %Nx.Tensor{data: data, shape: shape, type: {_, bits} = type}, fun) do
+  def span(event, %Nx.Tensor{data: data, type: {_, bits} = type} = tensor, fun) do
+    shape = Mlx.Backend.whole_shape(tensor)
+
     metadata = %{
       shape: shape,
       type: type,

@@ -7,7 +7,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   # Computed in the type of the result, which is a float type.
   @float [:exp, :expm1, :log, :log1p, :sigmoid, :cos, :sin, :tan, :cosh, :sinh, :tanh] ++
-           [:acosh, :asinh, :atanh, :sqrt, :rsqrt, :cbrt, :erf, :erf_inv] ++
+           [:acosh, :asinh, :atanh, :sqrt, :rsqrt, :cbrt, :erf, :erfc, :erf_inv] ++
            [:acos, :asin, :atan, :conjugate]
 
   # Computed in the type of the operand, which is that of the result.
@@ -19,8 +19,11 @@ defmodule Mlx.Lowering.Elementwise do
   @tests [:is_nan, :is_infinity]
 
   # Both operands in the type of the result.
-  @arithmetic [:add, :subtract, :multiply, :divide, :atan2, :min, :max, :quotient] ++
-                [:remainder, :bitwise_and, :bitwise_or, :bitwise_xor]
+  @arithmetic [:add, :subtract, :multiply, :divide, :atan2, :remainder] ++
+                [:bitwise_and, :bitwise_or, :bitwise_xor]
+
+  # Where a wide unsigned and a signed operand meet, no type holds both.
+  @ordered [:min, :max, :quotient]
 
   @comparisons [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal]
 
@@ -31,9 +34,10 @@ defmodule Mlx.Lowering.Elementwise do
          @bits ++
          @tests ++
          @arithmetic ++
+         @ordered ++
          @comparisons ++
          @logical ++
-         [:abs, :real, :imag, :erfc, :pow, :left_shift, :right_shift, :select, :clip]
+         [:abs, :real, :imag, :pow, :left_shift, :right_shift, :select, :clip]
 
   def ops, do: @ops
 
@@ -65,16 +69,29 @@ defmodule Mlx.Lowering.Elementwise do
     end
   end
 
+  for name <- @ordered do
+    def lower(unquote(name), out, [%{type: {:u, 64}} = a, %{type: {:s, _}} = b]) do
+      mixed(unquote(name), out, a, b)
+    end
+
+    def lower(unquote(name), out, [%{type: {:s, _}} = a, %{type: {:u, 64}} = b]) do
+      mixed(unquote(name), out, a, b)
+    end
+
+    def lower(unquote(name), out, [a, b]) do
+      op(unquote(name), [cast(a, out.type), cast(b, out.type)], out.type, out.shape)
+    end
+  end
+
   for name <- @comparisons do
     def lower(unquote(name), out, [a, b]) do
-      type = Nx.Type.merge(a.type, b.type)
-      op(unquote(name), [cast(a, type), cast(b, type)], :bool, out.shape) |> cast(out.type)
+      unquote(name) |> compare(a, b, out.shape) |> cast(out.type)
     end
   end
 
   for name <- @logical do
     def lower(unquote(name), out, [a, b]) do
-      op(unquote(name), [a, b], :bool, out.shape) |> cast(out.type)
+      op(unquote(name), [truth(a), truth(b)], :bool, out.shape) |> cast(out.type)
     end
   end
 
@@ -86,9 +103,8 @@ defmodule Mlx.Lowering.Elementwise do
   def lower(:imag, out, [%{type: {:c, 64}} = x]), do: op(:imag, [x], out.type, out.shape)
   def lower(:imag, out, [_x]), do: full(0, out.type, out.shape)
 
-  def lower(:erfc, out, [x]) do
-    erf = op(:erf, [cast(x, out.type)], out.type, out.shape)
-    op(:subtract, [full(1, out.type), erf], out.type, out.shape)
+  def lower(:pow, %{type: {kind, _}} = out, [a, b]) when kind in [:s, :u] do
+    op(:integer_power, [cast(a, out.type), cast(b, out.type)], out.type, out.shape)
   end
 
   def lower(:pow, out, [a, b]) do
@@ -113,7 +129,8 @@ defmodule Mlx.Lowering.Elementwise do
   end
 
   def lower(:select, out, [condition, a, b]) do
-    op(:select, [condition, cast(a, out.type), cast(b, out.type)], out.type, out.shape)
+    operands = [truth(condition), cast(a, out.type), cast(b, out.type)]
+    op(:select, operands, out.type, out.shape)
   end
 
   def lower(:clip, out, [x, low, high]) do
@@ -124,7 +141,63 @@ defmodule Mlx.Lowering.Elementwise do
   def blocks, do: [Nx.Block.LogicalNot]
 
   def lower_block(%Nx.Block.LogicalNot{}, out, [x]) do
-    op(:logical_not, [x], :bool, out.shape) |> cast(out.type)
+    op(:logical_not, [truth(x)], :bool, out.shape) |> cast(out.type)
+  end
+
+  # MLX asks a complex number only for its real part.
+  defp truth(%{type: {:c, _} = type} = x) do
+    op(:not_equal, [x, full(0, type)], :bool, x.shape)
+  end
+
+  defp truth(x), do: x
+
+  for {name, mirrored, with_negative} <- [
+        {:equal, :equal, false},
+        {:not_equal, :not_equal, true},
+        {:less, :greater, true},
+        {:less_equal, :greater_equal, true},
+        {:greater, :less, false},
+        {:greater_equal, :less_equal, false}
+      ] do
+    # The answer for a negative number is known; others are compared as unsigned ones.
+    defp compare(unquote(name), %{type: {:s, _}} = a, %{type: {:u, 64}} = b, shape) do
+      as_unsigned = op(unquote(name), [cast(a, {:u, 64}), b], :bool, shape)
+      negative = op(:less, [a, full(0, a.type)], :bool, a.shape)
+      known = full(unquote(if with_negative, do: 1, else: 0), {:u, 8})
+      op(:select, [negative, known, cast(as_unsigned, {:u, 8})], {:u, 8}, shape)
+    end
+
+    defp compare(unquote(name), %{type: {:u, 64}} = a, %{type: {:s, _}} = b, shape) do
+      compare(unquote(mirrored), b, a, shape)
+    end
+
+    defp compare(unquote(name), a, b, shape) do
+      type = Nx.Type.merge(a.type, b.type)
+      op(unquote(name), [cast(a, type), cast(b, type)], :bool, shape)
+    end
+  end
+
+  # The result of the true integers, wrapped to the type of the result.
+  defp mixed(:quotient, out, a, b) do
+    magnitude = op(:quotient, [magnitude(a), magnitude(b)], {:u, 64}, out.shape)
+    negated = op(:negate, [magnitude], {:u, 64}, out.shape)
+    negative = op(:logical_xor, [negative(a), negative(b)], :bool, out.shape)
+    op(:select, [negative, negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
+  end
+
+  defp mixed(name, out, a, b) do
+    first = compare(%{min: :less, max: :greater}[name], a, b, out.shape)
+    op(:select, [first, cast(a, out.type), cast(b, out.type)], out.type, out.shape)
+  end
+
+  defp negative(%{type: {:u, _}} = x), do: op(:less, [x, x], :bool, x.shape)
+  defp negative(x), do: op(:less, [x, full(0, x.type)], :bool, x.shape)
+
+  defp magnitude(%{type: {:u, 64}} = x), do: x
+
+  defp magnitude(x) do
+    wide = cast(x, {:s, 64})
+    op(:abs, [wide], {:s, 64}, x.shape) |> cast({:u, 64})
   end
 
   # Processors disagree about counts outside the width. As an unsigned number a

@@ -3,7 +3,7 @@
 use mlx_rs::ops::{self, select};
 use mlx_rs::{Array, Dtype};
 
-use super::{number, ops};
+use super::{functions, number, ops};
 use crate::error::Result;
 use crate::ffi::c_op;
 
@@ -18,6 +18,8 @@ ops! {
     divide(a, b) => a.divide(b);
     /// The power.
     power(a, b) => a.power(b);
+    /// The power of integers. A negative exponent gives the truncated value.
+    integer_power(a, b) => integer_power(a, b);
     /// The angle of the point (b, a).
     atan2(a, b) => ops::atan2(a, b);
     /// The larger one; NaN if either is.
@@ -85,19 +87,19 @@ ops! {
     /// The nearest integer; halves go away from zero.
     round(x) => round(x);
     /// The exponential.
-    exp(x) => x.exp();
+    exp(x) => functions::exp(x);
     /// The exponential less one.
-    expm1(x) => ops::expm1(x);
+    expm1(x) => functions::expm1(x);
     /// The natural logarithm.
     log(x) => x.log();
     /// The natural logarithm of one more.
     log1p(x) => x.log1p();
     /// The logistic function.
-    sigmoid(x) => ops::sigmoid(x);
+    sigmoid(x) => functions::sigmoid(x);
     /// The sine.
-    sin(x) => x.sin();
+    sin(x) => functions::sin(x);
     /// The cosine.
-    cos(x) => x.cos();
+    cos(x) => functions::cos(x);
     /// The tangent.
     tan(x) => ops::tan(x);
     /// The inverse sine.
@@ -123,11 +125,13 @@ ops! {
     /// One over the square root.
     rsqrt(x) => x.rsqrt();
     /// The real cube root, negative for negatives.
-    cbrt(x) => cbrt(x);
+    cbrt(x) => functions::cbrt(x);
     /// The error function.
-    erf(x) => ops::erf(x);
+    erf(x) => functions::erf(x);
+    /// One less the error function.
+    erfc(x) => functions::erfc(x);
     /// The inverse of the error function.
-    erf_inv(x) => ops::erfinv(x);
+    erf_inv(x) => functions::erf_inv(x);
     /// The complex conjugate.
     conjugate(x) |s| => c_op!(mlx_conjugate(x.as_ptr()), s);
     /// The real part.
@@ -162,15 +166,29 @@ fn remainder(a: &Array, b: &Array) -> Result<Array> {
     if a.dtype().is_float() {
         // With both made positive, MLX's floored remainder is C's.
         let magnitude = a.abs()?.remainder(b.abs()?)?;
-        return Ok(select(
-            a.lt(number(0, a.dtype())?)?,
-            magnitude.negative()?,
-            &magnitude,
-        )?);
+        // The reciprocal of -0.0 is negative, too.
+        let negative = a.reciprocal()?.lt(number(0, a.dtype())?)?;
+        return Ok(select(&negative, magnitude.negative()?, &magnitude)?);
     }
     let zero = b.eq(number(0, b.dtype())?)?;
     let rest = a.subtract(quotient(a, b)?.multiply(b)?)?;
     Ok(select(&zero, a, &rest)?)
+}
+
+fn integer_power(a: &Array, b: &Array) -> Result<Array> {
+    let dtype = b.dtype();
+    if is_unsigned(dtype) {
+        return Ok(a.power(b)?);
+    }
+    let zero = number(0, dtype)?;
+    let one = number(1, dtype)?;
+    let power = a.power(ops::maximum(b, &zero)?)?;
+    // Only 1 and -1 have an inverse that is an integer, themselves.
+    let own_inverse = a.abs()?.eq(&one)?;
+    let odd = and(b, &one)?;
+    let inverse = select(&odd, a, &one)?;
+    let inverse = select(&own_inverse, &inverse, &zero)?;
+    Ok(select(b.lt(&zero)?, &inverse, &power)?)
 }
 
 /// Adding one half before truncating would round 0.49999997 up.
@@ -184,21 +202,6 @@ fn round(x: &Array) -> Result<Array> {
     let rounded = select(&away, whole.add(ops::sign(x)?)?, &whole)?;
     // Turns -0.0 into 0.0, which is what rounding to an integer gives.
     Ok(rounded.add(number(0, x.dtype())?)?)
-}
-
-/// A power gets within a few units of the last place, one Newton step the rest.
-fn cbrt(x: &Array) -> Result<Array> {
-    let dtype = x.dtype();
-    let three = number(3, dtype)?;
-    let third = number(1, dtype)?.divide(&three)?;
-    let magnitude = x.abs()?;
-    let guess = magnitude.power(&third)?;
-    let error = guess.subtract(magnitude.divide(guess.square()?)?)?;
-    let better = guess.subtract(error.divide(&three)?)?;
-    let usable = better.is_finite()?;
-    let root = select(&usable, &better, &guess)?;
-    let negative = x.lt(number(0, dtype)?)?;
-    Ok(select(&negative, root.negative()?, &root)?)
 }
 
 /// Adds neighbouring groups of bits, each step twice as wide as the one before

@@ -2,6 +2,7 @@
 
 mod creation;
 mod elementwise;
+mod functions;
 mod indexing;
 mod linalg;
 mod reduction;
