@@ -133,20 +133,46 @@ pub(super) fn erfc(x: &Array) -> Result<Array> {
     })
 }
 
-/// MLX's is a single-precision one; in double precision two Newton steps follow.
+/// In double precision as Nx defines it: by the approximation of M. Giles
+/// (Approximating the erfinv function, 2012), which has single precision.
 pub(super) fn erf_inv(x: &Array) -> Result<Array> {
     if x.dtype() != Dtype::Float64 {
         return Ok(mlx::erfinv(x)?);
     }
-    let half_root_of_pi = real(0.886_226_925_452_758, Dtype::Float64)?;
-    let start = mlx::erfinv(x)?;
-    let mut root = start.clone();
-    for _ in 0..2 {
-        let slope = exp(&root.square()?)?.multiply(&half_root_of_pi)?;
-        root = root.subtract(erf(&root)?.subtract(x)?.multiply(&slope)?)?;
-    }
-    Ok(select(root.is_finite()?, &root, &start)?)
+    let one = number(1, Dtype::Float64)?;
+    let w = one.subtract(x)?.multiply(one.add(x)?)?.log()?.negative()?;
+    let central = polynomial(&CENTRAL, &w.subtract(real(2.5, Dtype::Float64)?)?)?;
+    let outer = polynomial(&OUTER, &w.sqrt()?.subtract(number(3, Dtype::Float64)?)?)?;
+    let factor = select(w.lt(number(5, Dtype::Float64)?)?, &central, &outer)?;
+    let root = factor.multiply(x)?;
+    // At one and minus one the polynomial of infinity is not a number.
+    let infinity = x.divide(number(0, Dtype::Float64)?)?;
+    Ok(select(x.abs()?.eq(&one)?, &infinity, &root)?)
 }
+
+const CENTRAL: [f64; 9] = [
+    1.50140941,
+    0.246640727,
+    -0.00417768164,
+    -0.00125372503,
+    0.00021858087,
+    -4.39150654e-06,
+    -3.5233877e-06,
+    3.43273939e-07,
+    2.81022636e-08,
+];
+
+const OUTER: [f64; 9] = [
+    2.83297682,
+    1.00167406,
+    0.00943887047,
+    -0.0076224613,
+    0.00573950773,
+    -0.00367342844,
+    0.00134934322,
+    0.000100950558,
+    -0.000200214257,
+];
 
 type Ratio = (&'static [f64], &'static [f64]);
 
