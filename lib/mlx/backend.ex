@@ -201,7 +201,6 @@ defmodule Mlx.Backend do
     {:sort, 3, nil},
     {:argsort, 3, nil},
     {:indexed_put, 5, nil},
-    {:triangular_solve, 4, nil},
     {:fft, 3, nil},
     {:ifft, 3, nil}
   ]

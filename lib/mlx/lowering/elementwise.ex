@@ -3,7 +3,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2, full: 3]
-  import Mlx.Lowering.Shape, only: [cast: 2]
+  import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
   # Computed in the type of the result, which is a float type.
   @float [:exp, :expm1, :log, :log1p, :sigmoid, :cos, :sin, :tan, :cosh, :sinh, :tanh] ++
@@ -138,7 +138,7 @@ defmodule Mlx.Lowering.Elementwise do
     op(:min, [raised, cast(high, out.type)], out.type, out.shape)
   end
 
-  def blocks, do: [Nx.Block.LogicalNot]
+  def blocks, do: [Nx.Block.LogicalNot, Nx.Block.Phase, Nx.Block.AllClose]
 
   def lower_block(%Nx.Block.LogicalNot{}, out, [x]) do
     op(:logical_not, [truth(x)], :bool, out.shape) |> cast(out.type)
@@ -198,6 +198,72 @@ defmodule Mlx.Lowering.Elementwise do
   defp magnitude(x) do
     wide = cast(x, {:s, 64})
     op(:abs, [wide], {:s, 64}, x.shape) |> cast({:u, 64})
+  end
+
+  def lower_block(%Nx.Block.Phase{}, out, [x]) do
+    parts = [lower(:imag, out, [x]), lower(:real, out, [x])]
+    op(:atan2, parts, out.type, out.shape)
+  end
+
+  def lower_block(%Nx.Block.AllClose{} = block, out, [a, b]) do
+    names = &List.duplicate(nil, tuple_size(&1.shape))
+    {shape, _} = Nx.Shape.binary_broadcast(a.shape, names.(a), b.shape, names.(b))
+
+    close =
+      if Nx.Type.integer?(a.type) and Nx.Type.integer?(b.type),
+        do: integers_close(a, b, shape, block),
+        else: floats_close(a, b, shape, block)
+
+    axes = Enum.to_list(0..(tuple_size(shape) - 1)//1)
+
+    op(:all, [close], [axes], :bool, Tuple.duplicate(1, tuple_size(shape)))
+    |> reshape(out.shape)
+    |> cast(out.type)
+  end
+
+  # Nx compares integers as f64, which not every device has.
+  defp integers_close(a, b, shape, %{rtol: rtol, atol: atol}) do
+    op(:within, [distance(a, b, shape), b], [rtol, atol], :bool, shape)
+  end
+
+  defp floats_close(a, b, shape, %{rtol: rtol, atol: atol, equal_nan: equal_nan}) do
+    distance = distance(a, b, shape)
+    type = b.type |> Nx.Type.to_real() |> Nx.Type.to_floating()
+    size = magnitude(b)
+    bound = rtol |> scalar(:multiply, size, type) |> then(&scalar(atol, :add, &1, type))
+    near = test(:less_equal, [distance, bound], shape)
+
+    # The distance of infinities is NaN, or infinite and within an infinite bound.
+    infinite = test(:logical_or, [test(:is_infinity, [a]), test(:is_infinity, [b])], shape)
+    same = test(:equal, [a, b], shape)
+    close = op(:select, [infinite, same, near], :bool, shape)
+
+    if equal_nan do
+      nans = test(:logical_and, [test(:is_nan, [a]), test(:is_nan, [b])], shape)
+      op(:logical_or, [nans, close], :bool, shape)
+    else
+      close
+    end
+  end
+
+  defp distance(a, b, shape) do
+    type = Nx.Type.merge(a.type, b.type)
+    difference = lower(:subtract, %{type: type, shape: shape}, [a, b])
+    magnitude(difference)
+  end
+
+  defp magnitude(%{type: {:c, _} = type} = x), do: op(:abs, [x], Nx.Type.to_real(type), x.shape)
+  defp magnitude(x), do: op(:abs, [x], x.type, x.shape)
+
+  # Nx makes an f32 of a number and rounds the result to the type of the tensor.
+  defp scalar(number, row, x, type) do
+    wide = Nx.Type.merge(type, {:f, 32})
+    out = %{type: wide, shape: x.shape}
+    lower(row, out, [full(number, {:f, 32}), x]) |> cast(type)
+  end
+
+  defp test(row, [x | _] = operands, shape \\ nil) do
+    lower(row, %{type: :bool, shape: shape || x.shape}, operands)
   end
 
   # Processors disagree about counts outside the width. As an unsigned number a

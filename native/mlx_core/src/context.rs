@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use mlx_rs::{Array, Dtype, Stream};
 
+use crate::beside;
 use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::ffi;
@@ -205,6 +206,7 @@ impl Context {
     pub(crate) fn synchronize(&mut self) -> Result<(), Arc<Error>> {
         self.flush();
         let outcome = ffi::synchronize(&self.stream).map_err(Error::from);
+        let outcome = outcome.and_then(|()| beside::synchronize());
         match outcome {
             Ok(()) => {
                 self.in_flight.clear();

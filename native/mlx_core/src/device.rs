@@ -25,6 +25,15 @@ impl Device {
         }
     }
 
+    /// The device that a stream computes on.
+    pub(crate) fn of(stream: &mlx_rs::Stream) -> Device {
+        if ffi::is_gpu(stream) {
+            Device::Gpu
+        } else {
+            Device::Cpu
+        }
+    }
+
     pub fn available() -> impl Iterator<Item = Device> {
         Device::ALL
             .into_iter()

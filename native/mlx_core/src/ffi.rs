@@ -170,6 +170,19 @@ pub(crate) fn device_available(device: Device) -> bool {
     status == 0 && available
 }
 
+/// Whether the stream is one of a GPU.
+pub(crate) fn is_gpu(stream: &Stream) -> bool {
+    let mut kind = mlx_sys::mlx_device_type__MLX_CPU;
+    // Safety: the stream is alive, and the device handle is made and freed here.
+    unsafe {
+        let mut device = mlx_sys::mlx_device_new();
+        mlx_sys::mlx_stream_get_device(&mut device, stream.as_ptr());
+        mlx_sys::mlx_device_get_type(&mut kind, device);
+        mlx_sys::mlx_device_free(device);
+    }
+    kind == mlx_sys::mlx_device_type__MLX_GPU
+}
+
 /// mlx-rs names this clock of Apple's for its random seeds; elsewhere it stands in.
 #[cfg(not(target_os = "macos"))]
 #[no_mangle]

@@ -8,6 +8,7 @@
 //! Nothing here knows of the BEAM; `mlx_nif` translates terms to these types.
 
 mod attribute;
+mod beside;
 mod context;
 mod device;
 mod dtype;

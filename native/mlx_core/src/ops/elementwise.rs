@@ -1,9 +1,10 @@
 //! One result for each element, of one operand or of two that broadcast.
 
 use mlx_rs::ops::{self, select};
-use mlx_rs::{Array, Dtype};
+use mlx_rs::{Array, Dtype, Stream};
 
 use super::{functions, number, ops};
+use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::ffi::c_op;
 
@@ -74,6 +75,9 @@ ops! {
     /// The first value where the condition is true, else the second.
     select(condition, a, b) => select(condition, a, b);
 
+    /// Whether integers are at most `atol` and `rtol` times those of `b`, as f64.
+    within(distance, b) { rtol: f64, atol: f64 } |s| => within(distance, b, rtol, atol, s);
+
     /// The absolute value.
     abs(x) => x.abs();
     /// The negative.
@@ -142,6 +146,16 @@ ops! {
     is_nan(x) => ops::is_nan(x);
     /// Whether it is an infinity.
     is_infinity(x) => ops::is_inf(x);
+}
+
+fn within(distance: &Array, b: &Array, rtol: f64, atol: f64, s: &Stream) -> Result<Array> {
+    // The bounds are numbers, of which Nx makes f32.
+    let wide = |x: f64| Array::from_f32(x as f32).as_dtype(Dtype::Float64);
+    on_cpu([distance, b], s, |[distance, b], _| {
+        let size = b.as_dtype(Dtype::Float64)?.abs()?;
+        let bound = size.multiply(wide(rtol)?)?.add(wide(atol)?)?;
+        Ok(distance.as_dtype(Dtype::Float64)?.le(bound)?)
+    })
 }
 
 /// The processor traps on division by zero and on the smallest integer divided

@@ -1,10 +1,70 @@
-//! Products of matrices.
+//! Products of matrices, triangular systems and factorizations.
+//!
+//! A matrix is the last two axes; the axes before them are a batch. Factorizations take
+//! f32, f64 and c64 and run on the CPU, see [`crate::beside`]. LAPACK's answers to a
+//! matrix that it can't factorize differ and may end the process, so it sees none:
+//! where the input is not finite, not positive-definite or singular, all that would
+//! depend on it is NaN.
+
+mod cholesky;
+mod determinant;
+mod integer;
+mod lu;
+mod matrix;
+mod qr;
+mod spectral;
+mod triangular;
 
 use mlx_rs::ops as mlx;
+use mlx_rs::{Array, Dtype, Stream};
 
 use super::ops;
+use crate::device::Device;
+use crate::error::Result;
 
 ops! {
-    /// The product of matrices, or of batches of them, of a float type.
-    matmul(a, b) => mlx::matmul(a, b);
+    /// The product of matrices of a float type.
+    matmul(a, b) |s| => matmul(a, b, s);
+
+    /// The product of matrices of integers, which wraps as their type does.
+    integer_matmul(a, b) |s| => integer::matmul(a, b, s);
+
+    /// X of A X = B, where A is triangular; what is in its other triangle is not read.
+    triangular_solve(a, b) { lower: bool } |s| => triangular::solve(a, b, lower, s);
+
+    /// The lower triangular L of A = L L*, from the lower triangle of A.
+    cholesky(a) |s| => cholesky::cholesky(a, s);
+
+    /// P, L and U of A = P L U with partial pivoting; P is of booleans.
+    lu(a) |s| -> 3 => lu::lu(a, s);
+
+    /// X of A X = B.
+    solve(a, b) |s| => lu::solve(a, b, s);
+
+    /// The determinant.
+    determinant(a) |s| => determinant::determinant(a, s);
+
+    /// Q and R of A = Q R, either K = min(M, N) columns and rows or all. Like the
+    /// Householder reflections that leave alone a column whose part below the diagonal
+    /// has a squared norm below `eps`, and make the diagonal of R positive elsewhere.
+    qr(a) { complete: bool, eps: f64 } |s| -> 2 => qr::qr(a, complete, eps, s);
+
+    /// The eigenvalues of a Hermitian matrix, the largest magnitude first, and the
+    /// eigenvectors as columns, whose largest element is positive.
+    eigh(a) |s| -> 2 => spectral::eigh(a, s);
+
+    /// U, S and V* of A = U S V*, either K = min(M, N) singular vectors or all. The
+    /// largest element of a vector on the shorter side is positive.
+    svd(a) { full: bool } |s| -> 3 => spectral::svd(a, full, s);
+}
+
+/// On Linux, MLX's own loops for half precision are many times slower than BLAS.
+fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
+    let dtype = a.dtype();
+    let half = matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
+    if half && dtype == b.dtype() && cfg!(target_os = "linux") && Device::of(s) == Device::Cpu {
+        let wide = |x: &Array| x.as_dtype(Dtype::Float32);
+        return Ok(mlx::matmul(&wide(a)?, &wide(b)?)?.as_dtype(dtype)?);
+    }
+    Ok(mlx::matmul(a, b)?)
 }
