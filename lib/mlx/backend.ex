@@ -197,12 +197,7 @@ defmodule Mlx.Backend do
     {:window_max, 4, nil},
     {:window_min, 4, nil},
     {:window_scatter_max, 6, nil},
-    {:window_scatter_min, 6, nil},
-    {:sort, 3, nil},
-    {:argsort, 3, nil},
-    {:indexed_put, 5, nil},
-    {:fft, 3, nil},
-    {:ifft, 3, nil}
+    {:window_scatter_min, 6, nil}
   ]
 
   lowered = for op <- Mlx.Lowering.ops(), op not in Keyword.keys(written), do: op

@@ -40,13 +40,16 @@ defmodule Mlx.Dispatch do
 
       %Graph{} = node ->
         device = device(tensors)
+        check_type!(out.type, device)
         [ref] = submit([node], tensors, count, device)
         wrap(out, ref, device)
 
       nodes when is_tuple(nodes) ->
         device = device(tensors)
+        outs = Tuple.to_list(out)
+        Enum.each(outs, &check_type!(&1.type, device))
         refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
-        outs = Enum.zip_with(Tuple.to_list(out), refs, &wrap(&1, &2, device))
+        outs = Enum.zip_with(outs, refs, &wrap(&1, &2, device))
         List.to_tuple(outs)
     end
   end

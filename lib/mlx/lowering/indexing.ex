@@ -3,39 +3,62 @@ defmodule Mlx.Lowering.Indexing do
 
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2]
-  import Mlx.Lowering.Shape, only: [broadcast_to: 2, cast: 2, reshape: 2]
+  import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
-  def ops, do: [:slice, :put_slice, :gather, :indexed_add]
+  def ops, do: [:slice, :put_slice, :gather, :indexed_add, :indexed_put]
 
   def lower(:slice, out, [x, starts, lengths, strides]) do
-    if Enum.all?(starts, &is_integer/1) do
-      starts = clamp(starts, x.shape, lengths)
-      slice(x, starts, lengths, strides, out.shape)
-    else
-      span = List.to_tuple(lengths)
-      x = op(:slice_dynamic, [x, positions(starts)], [lengths], x.type, span)
-      slice(x, Enum.map(starts, fn _ -> 0 end), lengths, strides, out.shape)
+    case dynamic(starts) do
+      {[], _starts} ->
+        slice(x, clamp(starts, x.shape, lengths), lengths, strides, out.shape)
+
+      {axes, starts} ->
+        part = op(:slice_dynamic, [x, starts], [axes, lengths], x.type, List.to_tuple(lengths))
+        slice(part, Enum.map(lengths, fn _ -> 0 end), lengths, strides, out.shape)
     end
   end
 
   def lower(:put_slice, out, [x, starts, part]) do
-    operands = [cast(x, out.type), cast(part, out.type), positions(starts)]
-    op(:put_slice, operands, out.type, out.shape)
+    lengths = Tuple.to_list(part.shape)
+    operands = [cast(x, out.type), cast(part, out.type)]
+
+    case dynamic(starts) do
+      {[], _starts} ->
+        starts = clamp(starts, x.shape, lengths)
+        stops = Enum.zip_with(starts, lengths, &+/2)
+        op(:put_slice, operands, [starts, stops], out.type, out.shape)
+
+      {axes, starts} ->
+        op(:put_slice_dynamic, operands ++ [starts], [axes], out.type, out.shape)
+    end
   end
 
   def lower(:gather, out, [x, indices, opts]) do
-    {batch, sizes} = layout(x, indices, opts[:axes])
-    shape = List.to_tuple(batch ++ sizes)
+    sizes = sizes(x, opts[:axes])
+    shape = List.to_tuple(batch(indices) ++ sizes)
 
     op(:gather, [x, indices], [opts[:axes], sizes], out.type, shape)
     |> reshape(out.shape)
   end
 
-  def lower(:indexed_add, out, [x, indices, updates, opts]) do
-    {batch, sizes} = layout(x, indices, opts[:axes])
-    updates = updates |> cast(out.type) |> reshape(List.to_tuple(batch ++ sizes))
-    operands = [cast(x, out.type), indices, updates]
-    op(:indexed_add, operands, [opts[:axes]], out.type, out.shape)
+  for name <- [:indexed_add, :indexed_put] do
+    def lower(unquote(name), out, [x, indices, updates, opts]) do
+      updates =
+        updates |> cast(out.type) |> reshape(update_shape(x, indices, updates, opts[:axes]))
+
+      operands = [cast(x, out.type), indices, updates]
+      op(unquote(name), operands, [opts[:axes]], out.type, out.shape)
+    end
+  end
+
+  def blocks, do: [Nx.Block.Take, Nx.Block.TakeAlongAxis]
+
+  def lower_block(%Nx.Block.Take{axis: axis}, out, [x, indices]) do
+    op(:take, [x, indices], [axis], out.type, out.shape)
+  end
+
+  def lower_block(%Nx.Block.TakeAlongAxis{axis: axis}, out, [x, indices]) do
+    op(:take_along_axis, [x, indices], [axis], out.type, out.shape)
   end
 
   defp slice(%{shape: shape} = x, _starts, _lengths, _strides, shape), do: x
@@ -51,8 +74,20 @@ defmodule Mlx.Lowering.Indexing do
     end)
   end
 
-  # One vector of 64-bit starts; the engine moves them inside.
-  defp positions([]), do: full(0, {:s, 64}) |> broadcast_to({0})
+  # The axes whose starts are computed, and a vector of these; the engine moves them
+  # inside. Along the other axes it starts at 0, so another number counts as computed.
+  defp dynamic(starts) do
+    if Enum.all?(starts, &is_integer/1) do
+      {[], starts}
+    else
+      {starts, axes} =
+        starts |> Enum.with_index() |> Enum.reject(&match?({0, _}, &1)) |> Enum.unzip()
+
+      {axes, positions(starts)}
+    end
+  end
+
+  defp positions([start]), do: reshape(start, {1})
 
   defp positions(starts) do
     starts = Enum.map(starts, &position/1)
@@ -70,10 +105,28 @@ defmodule Mlx.Lowering.Indexing do
 
   defp position(start), do: start |> reshape({}) |> cast({:s, 64})
 
-  # The dimensions of the indices before the last, and of the slice at each index.
-  defp layout(x, indices, axes) do
-    batch = indices.shape |> Tuple.to_list() |> Enum.drop(-1)
-    sizes = Enum.reduce(axes, x.shape, &put_elem(&2, &1, 1))
-    {batch, Tuple.to_list(sizes)}
+  # The dimensions of the indices before the last.
+  defp batch(indices), do: indices.shape |> Tuple.to_list() |> Enum.drop(-1)
+
+  # The sizes of the slice at each index.
+  defp sizes(x, axes), do: axes |> Enum.reduce(x.shape, &put_elem(&2, &1, 1)) |> Tuple.to_list()
+
+  # An update may be smaller than the slice that it goes to. Nx flattens the updates of
+  # vectorized tensors.
+  defp update_shape(x, indices, updates, axes) do
+    rank = tuple_size(x.shape)
+
+    case Tuple.to_list(updates.shape) do
+      [_count | window] when length(window) == rank - length(axes) ->
+        {window, []} =
+          Enum.map_reduce(0..(rank - 1)//1, window, fn axis, window ->
+            if axis in axes, do: {1, window}, else: {hd(window), tl(window)}
+          end)
+
+        List.to_tuple(batch(indices) ++ window)
+
+      _flat ->
+        List.to_tuple(batch(indices) ++ sizes(x, axes))
+    end
   end
 end

@@ -82,6 +82,8 @@ pub enum Error {
     },
     #[error("{dims:?} is not a shape MLX can hold: a dimension is 0 to 2147483647")]
     Dimension { dims: Vec<i64> },
+    #[error("axis {axis} is empty, so there is nothing at any position along it")]
+    EmptyAxis { axis: i32 },
     #[error("type {kind}{bits} is not supported")]
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
@@ -117,7 +119,9 @@ impl Error {
     /// The family this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::ByteSize { .. } | Error::Dimension { .. } => ErrorKind::Shape,
+            Error::ByteSize { .. } | Error::Dimension { .. } | Error::EmptyAxis { .. } => {
+                ErrorKind::Shape
+            }
             Error::UnsupportedType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } => ErrorKind::Unsupported,
             Error::NoDevice { .. } => ErrorKind::Device,

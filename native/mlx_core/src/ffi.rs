@@ -154,6 +154,20 @@ pub(crate) fn set_default_stream(stream: &Stream) -> MlxResult<()> {
     check(unsafe { mlx_sys::mlx_set_default_stream(stream.as_ptr()) })
 }
 
+/// Whether what runs on the stream runs on a GPU.
+pub(crate) fn on_gpu(stream: &Stream) -> bool {
+    let mut kind = mlx_sys::mlx_device_type__MLX_CPU;
+    // Safety: the stream handle is alive; the device handle is made, asked and freed here.
+    unsafe {
+        let mut device = mlx_sys::mlx_device_new();
+        if mlx_sys::mlx_stream_get_device(&mut device, stream.as_ptr()) == 0 {
+            mlx_sys::mlx_device_get_type(&mut kind, device);
+        }
+        mlx_sys::mlx_device_free(device);
+    }
+    kind == mlx_sys::mlx_device_type__MLX_GPU
+}
+
 pub(crate) fn device_available(device: Device) -> bool {
     let kind = match device {
         Device::Cpu => mlx_sys::mlx_device_type__MLX_CPU,

@@ -1,11 +1,13 @@
 //! Parts of an array, and arrays with a part replaced.
 
+mod scatter;
+
 use mlx_rs::ops::{maximum, minimum};
 use mlx_rs::{Array, Dtype, Stream};
 
 use super::{number, ops};
 use crate::attribute::Shape;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::{c_op, Arrays};
 
 ops! {
@@ -20,50 +22,91 @@ ops! {
         s
     );
 
-    /// `lengths` elements from computed starts, moved so that the slice fits.
-    slice_dynamic(x, starts) { lengths: Shape } |s| => slice_dynamic(x, starts, &lengths, s);
+    /// `lengths` elements from computed starts along `axes`, moved so that the slice
+    /// fits; from 0 along the others.
+    slice_dynamic(x, starts) { axes: Shape, lengths: Shape } |s| =>
+        slice_dynamic(x, starts, &axes, &lengths, s);
 
-    /// The array with a part replaced at computed starts, moved so that it fits.
-    put_slice(x, part, starts) |s| => put_slice(x, part, starts, s);
+    /// The array with the part from `starts` up to `stops` replaced.
+    put_slice(x, part) { starts: Shape, stops: Shape } |s| =>
+        put_slice(x, part, &starts, &stops, s);
+
+    /// The array with a part replaced at computed starts along `axes`, moved so that
+    /// the part fits; at 0 along the others.
+    put_slice_dynamic(x, part, starts) { axes: Shape } |s| =>
+        put_slice_dynamic(x, part, starts, &axes, s);
 
     /// Slices of `sizes` at positions along `axes`; the last axis of `indices` holds
     /// a position each. Positions outside are moved to the edge.
     gather(x, indices) { axes: Shape, sizes: Shape } |s| => gather(x, indices, &axes, &sizes, s);
 
+    /// Slices at positions along an axis, which the axes of `indices` take the place of.
+    /// Positions outside are moved to the edge.
+    take(x, indices) { axis: i32 } |s| => take(x, indices, axis, s);
+
+    /// Elements at positions along an axis, with a position for each other place.
+    /// Positions outside are moved to the edge.
+    take_along_axis(x, indices) { axis: i32 } |s| => take_along_axis(x, indices, axis, s);
+
     /// Adds updates at positions along `axes`; equal positions accumulate.
     /// Positions outside are moved to the edge.
     indexed_add(x, indices, updates) { axes: Shape } |s| =>
-        indexed_add(x, indices, updates, &axes, s);
+        scatter::add(x, &index_columns(x, indices, &axes)?, updates, &axes, s);
+
+    /// Puts updates at positions along `axes`; of equal positions the last one stays.
+    /// Positions outside are moved to the edge.
+    indexed_put(x, indices, updates) { axes: Shape } |s| =>
+        scatter::put(x, &index_columns(x, indices, &axes)?, updates, &axes, s);
 }
 
-/// Moves every position into `0..=limit` of its axis; MLX checks none.
+/// Moves positions into `0..=limit`; MLX checks none. One limit is for all of them,
+/// more are for those along the last axis.
 fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
-    let wide: Vec<i64> = limits.iter().map(|&limit| i64::from(limit)).collect();
-    let dtype = positions.dtype();
-    let top = number(i64::from(i32::MAX), Dtype::Int64)?;
-    // An unsigned 64-bit position would turn negative.
-    let positions = match dtype {
-        Dtype::Uint64 => minimum(positions, top.as_dtype(Dtype::Uint64)?)?,
-        _ => positions.clone(),
+    // A narrow type may not hold the limit.
+    let dtype = match positions.dtype() {
+        Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
+        Dtype::Int8 | Dtype::Int16 => Dtype::Int32,
+        wide => wide,
     };
-    let positions = positions.as_dtype(Dtype::Int64)?;
-    let limits = Array::from_slice(&wide, &[wide.len() as i32]);
-    let inside = minimum(maximum(&positions, number(0, Dtype::Int64)?)?, &limits)?;
-    Ok(inside.as_dtype(Dtype::Int32)?)
+    let positions = positions.as_dtype(dtype)?;
+    let limits = match limits {
+        [limit] => number(i64::from(*limit), dtype)?,
+        _ => Array::from_slice(limits, &[limits.len() as i32]).as_dtype(dtype)?,
+    };
+    let inside = match dtype {
+        Dtype::Uint32 | Dtype::Uint64 => minimum(&positions, &limits)?,
+        _ => minimum(maximum(&positions, number(0, dtype)?)?, &limits)?,
+    };
+    // GPUs have no kernels for unsigned 64-bit positions.
+    Ok(match dtype {
+        Dtype::Uint64 => inside.as_dtype(Dtype::Uint32)?,
+        _ => inside,
+    })
 }
 
-/// The largest start with which `lengths` elements fit.
-fn last_starts(x: &Array, lengths: &[i32]) -> Vec<i32> {
-    x.shape()
-        .iter()
-        .zip(lengths)
-        .map(|(dim, length)| dim - length)
+/// Positions along an axis, none of them outside.
+fn along(x: &Array, axis: i32, positions: &Array) -> Result<Array> {
+    match x.dim(axis) {
+        0 if positions.size() > 0 => Err(Error::EmptyAxis { axis }),
+        size => clamp(positions, &[(size - 1).max(0)]),
+    }
+}
+
+/// The largest start along each axis with which `lengths` elements fit.
+fn last_starts(x: &Array, axes: &[i32], lengths: &[i32]) -> Vec<i32> {
+    axes.iter()
+        .map(|&axis| x.dim(axis) - lengths[axis as usize])
         .collect()
 }
 
-fn slice_dynamic(x: &Array, starts: &Array, lengths: &[i32], s: &Stream) -> Result<Array> {
-    let starts = clamp(starts, &last_starts(x, lengths))?;
-    let axes: Vec<i32> = (0..x.ndim() as i32).collect();
+fn slice_dynamic(
+    x: &Array,
+    starts: &Array,
+    axes: &[i32],
+    lengths: &[i32],
+    s: &Stream,
+) -> Result<Array> {
+    let starts = clamp(starts, &last_starts(x, axes, lengths))?;
     Ok(c_op!(
         mlx_slice_dynamic(
             x.as_ptr(),
@@ -77,9 +120,31 @@ fn slice_dynamic(x: &Array, starts: &Array, lengths: &[i32], s: &Stream) -> Resu
     )?)
 }
 
-fn put_slice(x: &Array, part: &Array, starts: &Array, s: &Stream) -> Result<Array> {
-    let starts = clamp(starts, &last_starts(x, part.shape()))?;
-    let axes: Vec<i32> = (0..x.ndim() as i32).collect();
+fn put_slice(x: &Array, part: &Array, starts: &[i32], stops: &[i32], s: &Stream) -> Result<Array> {
+    let strides = vec![1; starts.len()];
+    Ok(c_op!(
+        mlx_slice_update(
+            x.as_ptr(),
+            part.as_ptr(),
+            starts.as_ptr(),
+            starts.len(),
+            stops.as_ptr(),
+            stops.len(),
+            strides.as_ptr(),
+            strides.len()
+        ),
+        s
+    )?)
+}
+
+fn put_slice_dynamic(
+    x: &Array,
+    part: &Array,
+    starts: &Array,
+    axes: &[i32],
+    s: &Stream,
+) -> Result<Array> {
+    let starts = clamp(starts, &last_starts(x, axes, part.shape()))?;
     Ok(c_op!(
         mlx_slice_update_dynamic(
             x.as_ptr(),
@@ -92,20 +157,29 @@ fn put_slice(x: &Array, part: &Array, starts: &Array, s: &Stream) -> Result<Arra
     )?)
 }
 
-/// One index array for each axis, from positions in the last dimension.
+/// One array of positions for each axis, from the last dimension of `indices`.
 fn index_columns(x: &Array, indices: &Array, axes: &[i32]) -> Result<Vec<Array>> {
-    let limits: Vec<i32> = axes.iter().map(|&axis| x.dim(axis) - 1).collect();
-    let indices = clamp(indices, &limits)?;
     let last = indices.ndim() as i32 - 1;
     let columns = indices.split_equal(axes.len() as i32, last)?;
-    Ok(columns
+    columns
         .iter()
-        .map(|column| column.squeeze_axes(&[last]))
-        .collect::<Result<_, _>>()?)
+        .zip(axes)
+        .map(|(column, &axis)| along(x, axis, &column.squeeze_axes(&[last])?))
+        .collect()
 }
 
 fn gather(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32], s: &Stream) -> Result<Array> {
     let columns = index_columns(x, indices, axes)?;
+    gather_columns(x, &columns, axes, sizes, s)
+}
+
+fn gather_columns(
+    x: &Array,
+    columns: &[Array],
+    axes: &[i32],
+    sizes: &[i32],
+    s: &Stream,
+) -> Result<Array> {
     let columns: Vec<&Array> = columns.iter().collect();
     let columns = Arrays::new(&columns);
     Ok(c_op!(
@@ -121,24 +195,15 @@ fn gather(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32], s: &Stream) -
     )?)
 }
 
-fn indexed_add(
-    x: &Array,
-    indices: &Array,
-    updates: &Array,
-    axes: &[i32],
-    s: &Stream,
-) -> Result<Array> {
-    let columns = index_columns(x, indices, axes)?;
-    let columns: Vec<&Array> = columns.iter().collect();
-    let columns = Arrays::new(&columns);
+fn take(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
+    let indices = along(x, axis, indices)?;
+    Ok(c_op!(mlx_take_axis(x.as_ptr(), indices.as_ptr(), axis), s)?)
+}
+
+pub(super) fn take_along_axis(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
+    let indices = along(x, axis, indices)?;
     Ok(c_op!(
-        mlx_scatter_add(
-            x.as_ptr(),
-            columns.as_ptr(),
-            updates.as_ptr(),
-            axes.as_ptr(),
-            axes.len()
-        ),
+        mlx_take_along_axis(x.as_ptr(), indices.as_ptr(), axis),
         s
     )?)
 }

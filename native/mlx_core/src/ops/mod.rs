@@ -2,11 +2,13 @@
 
 mod creation;
 mod elementwise;
+mod fft;
 mod functions;
 mod indexing;
 mod linalg;
 mod reduction;
 mod shape;
+mod sort;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -68,10 +70,12 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
     [
         creation::ROWS,
         elementwise::ROWS,
+        fft::ROWS,
         indexing::ROWS,
         linalg::ROWS,
         reduction::ROWS,
         shape::ROWS,
+        sort::ROWS,
     ]
     .into_iter()
     .flatten()
