@@ -6,9 +6,10 @@ defmodule Mlx.Lowering do
   # of `Nx.Backend` and a `Mlx.Graph` node in the place of each tensor. A family module
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
-  alias Mlx.Lowering.{Creation, Elementwise, Indexing, Linalg, Reduction, Shape}
+  alias Mlx.Lowering.{Convolution, Creation, Elementwise, Indexing, Linalg, Reduction}
+  alias Mlx.Lowering.{Shape, Window}
 
-  @families [Creation, Elementwise, Indexing, Linalg, Reduction, Shape]
+  @families [Convolution, Creation, Elementwise, Indexing, Linalg, Reduction, Shape, Window]
 
   for family <- @families, op <- family.ops() do
     def lower(unquote(op), out, args), do: unquote(family).lower(unquote(op), out, args)

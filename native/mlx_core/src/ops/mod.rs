@@ -1,11 +1,15 @@
 //! The table of ops: one row is a name, its operands, its attributes and what it does.
 
+mod convolution;
 mod creation;
 mod elementwise;
 mod indexing;
 mod linalg;
+mod pad;
 mod reduction;
 mod shape;
+mod slicing;
+mod window;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -56,6 +60,12 @@ impl Row {
     }
 }
 
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        self.name == other.name
+    }
+}
+
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -65,12 +75,14 @@ impl fmt::Debug for Row {
 /// Every row, family by family.
 pub fn table() -> impl Iterator<Item = &'static Row> {
     [
+        convolution::ROWS,
         creation::ROWS,
         elementwise::ROWS,
         indexing::ROWS,
         linalg::ROWS,
         reduction::ROWS,
         shape::ROWS,
+        window::ROWS,
     ]
     .into_iter()
     .flatten()
