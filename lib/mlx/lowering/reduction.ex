@@ -4,6 +4,7 @@ defmodule Mlx.Lowering.Reduction do
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
+  import Mlx.Lowering.Window, only: [fold: 6]
 
   # Accumulated in the type of the result, so that narrow integers don't wrap inside.
   @folds [:sum, :product, :reduce_max, :reduce_min]
@@ -17,7 +18,7 @@ defmodule Mlx.Lowering.Reduction do
     Nx.Block.CumulativeMin => :cumulative_min
   }
 
-  def ops, do: @folds ++ @tests ++ @positions
+  def ops, do: @folds ++ @tests ++ @positions ++ [:reduce]
   def blocks, do: Map.keys(@cumulative)
 
   for name <- @folds do
@@ -78,6 +79,18 @@ defmodule Mlx.Lowering.Reduction do
     starts = stops |> Enum.map(fn _ -> 0 end) |> List.replace_at(axis, elem(x.shape, axis) - 1)
     strides = Enum.map(stops, fn _ -> 1 end)
     op(:slice, [x], [starts, stops, strides], x.type, kept(x.shape, [axis]))
+  end
+
+  # The function and what it captures stand in the place of the callback's function.
+  def lower(:reduce, out, [x, initial, captured, function, opts]) do
+    axes = axes(x, opts)
+    ones = List.duplicate(1, tuple_size(x.shape))
+    # One window that reaches along all of the axes.
+    sizes = Enum.reduce(axes, ones, &List.replace_at(&2, &1, elem(x.shape, &1)))
+
+    fold(x, initial, captured, function, [sizes, ones, ones], kept(x.shape, axes))
+    |> reshape(out.shape)
+    |> cast(out.type)
   end
 
   # Nx's own definition says that complex numbers have no order.

@@ -8,7 +8,7 @@ defmodule Mlx.Lowering.Window do
   @reductions [:window_sum, :window_product, :window_max, :window_min]
   @scatters [:window_scatter_max, :window_scatter_min]
 
-  def ops, do: @reductions ++ @scatters ++ [:reduce, :window_reduce]
+  def ops, do: @reductions ++ @scatters ++ [:window_reduce]
 
   for name <- @reductions do
     def lower(unquote(name), out, [x, sizes, opts]) do
@@ -35,28 +35,21 @@ defmodule Mlx.Lowering.Window do
   end
 
   # The function and what it captures stand in the place of the callback's function.
-
-  def lower(:reduce, out, [x, initial, captured, function, opts]) do
-    axes = opts[:axes] || Enum.to_list(0..(tuple_size(x.shape) - 1)//1)
-    ones = List.duplicate(1, tuple_size(x.shape))
-    sizes = Enum.reduce(axes, ones, &List.replace_at(&2, &1, elem(x.shape, &1)))
-    kept = Enum.reduce(axes, x.shape, &put_elem(&2, &1, 1))
-    fold(x, initial, captured, function, [sizes, ones, ones], kept, out)
-  end
-
   def lower(:window_reduce, out, [x, initial, captured, function, sizes, opts]) do
-    x = surround(x, initial, opts[:padding])
     windows = [Tuple.to_list(sizes), opts[:strides], opts[:window_dilations]]
-    fold(x, initial, captured, function, windows, out.shape, out)
+
+    surround(x, initial, opts[:padding])
+    |> fold(initial, captured, function, windows, out.shape)
+    |> cast(out.type)
   end
 
-  defp fold(x, initial, captured, function, windows, shape, out) do
-    initial = initial |> cast(function.type) |> reshape({})
-    operands = [x, initial | captured]
-
-    op(:window_fold, operands, windows ++ [function.program], function.type, shape)
-    |> reshape(out.shape)
-    |> cast(out.type)
+  @doc """
+  Folds windows of the given sizes, strides and dilations with a `Mlx.Function`.
+  """
+  def fold(x, initial, captured, function, [sizes, strides, dilations], shape) do
+    operands = [x, initial |> cast(function.type) |> reshape({}) | captured]
+    attributes = [sizes, strides, dilations, function.program]
+    op(:window_fold, operands, attributes, function.type, shape)
   end
 
   defp surround(x, value, padding) do

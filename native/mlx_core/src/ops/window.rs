@@ -154,7 +154,9 @@ impl Line {
             self.elements(x, 0, s)
         } else if self.count == 1 {
             let window = Part::whole(x.shape()).along(self.axis, 0, self.size, self.dilation);
-            Ok((operation.reduce)(&window.of(x, s)?, self.axis as i32)?)
+            let folded = (operation.reduce)(&window.of(x, s)?, self.axis as i32)?;
+            // MLX sums narrow integers into wider ones.
+            Ok(folded.as_dtype(x.dtype())?)
         } else if (size - 1) * i64::from(self.count) <= dim * i64::from(size.ilog2()) {
             (1..self.size).try_fold(self.elements(x, 0, s)?, |folded, position| {
                 Ok((operation.pair)(&folded, &self.elements(x, position, s)?)?)
