@@ -32,6 +32,18 @@ defmodule Mlx.Backend do
     * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
       device when a tensor is inspected. A compile-time setting, `true` by default.
 
+  ## Functions given to `Nx.reduce/4` and `Nx.window_reduce/5`
+
+  Such a function is called once, with tensors that stand for every element, and what it
+  does to them then runs on whole slices, in the order in which Nx folds. It may contain
+
+    * operations on single elements, such as `Nx.add/2`, `Nx.select/3` or `Nx.as_type/2`
+    * numbers, and scalar tensors from outside
+
+  Anything else raises `Mlx.Error` with `kind: :unsupported`, among it reading a value
+  with `Nx.to_number/1`, and so `if` and `while` of `Nx.Defn`: use `Nx.select/3`. Steps
+  follow each other, so `Nx.sum/2` and the like are much faster where they will do.
+
   ## What is not there yet
 
   Functions whose callback is still missing raise `Mlx.Error` with `kind: :unsupported`.
@@ -73,7 +85,7 @@ defmodule Mlx.Backend do
   defp device(opts), do: opts |> Keyword.validate!([:device]) |> device()
 
   defp known_device(nil), do: Mlx.Device.default()
-  defp known_device(:cpu), do: :cpu
+  defp known_device(device) when device in [:cpu, :traced], do: device
   defp known_device(device), do: Mlx.Device.check!(device)
 
   ## Conversion
@@ -179,25 +191,26 @@ defmodule Mlx.Backend do
   @impl true
   def block(struct, out, args, fun), do: Dispatch.run_block(struct, out, args, fun)
 
+  @impl true
+  def reduce(out, tensor, acc, opts, fun) do
+    Dispatch.run_fold(:reduce, out, [tensor, acc, fun, opts])
+  end
+
+  @impl true
+  def window_reduce(out, tensor, acc, sizes, opts, fun) do
+    Dispatch.run_fold(:window_reduce, out, [tensor, acc, fun, sizes, opts])
+  end
+
   callbacks = Nx.Backend.behaviour_info(:callbacks)
 
   written =
     [init: 1, constant: 3, iota: 3, eye: 2, from_binary: 3, to_binary: 2, inspect: 2] ++
-      [to_batched: 3, backend_copy: 3, backend_transfer: 3, backend_deallocate: 1, block: 4]
+      [to_batched: 3, backend_copy: 3, backend_transfer: 3, backend_deallocate: 1, block: 4] ++
+      [reduce: 5, window_reduce: 6]
 
   unsupported = [
     {:to_pointer, 2, "use Nx.to_binary/2"},
-    {:from_pointer, 5, "use Nx.from_binary/3"},
-    {:pad, 4, "use Nx.concatenate/2"},
-    {:conv, 4, nil},
-    {:reduce, 5, "use Nx.sum/2, Nx.product/2, Nx.reduce_max/2 or Nx.reduce_min/2"},
-    {:window_reduce, 6, nil},
-    {:window_sum, 4, nil},
-    {:window_product, 4, nil},
-    {:window_max, 4, nil},
-    {:window_min, 4, nil},
-    {:window_scatter_max, 6, nil},
-    {:window_scatter_min, 6, nil}
+    {:from_pointer, 5, "use Nx.from_binary/3"}
   ]
 
   lowered = for op <- Mlx.Lowering.ops(), op not in Keyword.keys(written), do: op

@@ -4,7 +4,7 @@ defmodule Mlx.Dispatch do
   # Hands work to the engine and waits for what it answers. Nothing here blocks a
   # scheduler: the engine answers with a message.
 
-  alias Mlx.{Backend, Graph, Lowering, Native}
+  alias Mlx.{Backend, Function, Graph, Lowering, Native}
   alias Nx.Tensor, as: T
 
   @doc """
@@ -20,6 +20,16 @@ defmodule Mlx.Dispatch do
   """
   def create(op, out, args, device), do: run(op, out, args, device, [])
 
+  @doc """
+  Runs an operation that folds with a function, the third argument.
+  """
+  def run_fold(op, out, [tensor, acc, fun | rest]) do
+    function = Function.fold(fun, tensor.type, acc.type)
+    run(op, out, [tensor, acc, function.captured, function | rest])
+  end
+
+  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
+
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
     {args, count} = nodes(args, 0)
@@ -32,20 +42,19 @@ defmodule Mlx.Dispatch do
   """
   def run_block(block, out, args, fun) do
     tensors = tensors(args, [])
+    device = device(tensors)
     {nodes, count} = nodes(args, 0)
 
-    case Lowering.lower_block(block, out, nodes) do
-      nil ->
+    case device != :traced && Lowering.lower_block(block, out, nodes) do
+      none when none in [nil, false] ->
         apply(fun, [block | args])
 
       %Graph{} = node ->
-        device = device(tensors)
         check_type!(out.type, device)
         [ref] = submit([node], tensors, count, device)
         wrap(out, ref, device)
 
       nodes when is_tuple(nodes) ->
-        device = device(tensors)
         outs = Tuple.to_list(out)
         Enum.each(outs, &check_type!(&1.type, device))
         refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
@@ -77,6 +86,8 @@ defmodule Mlx.Dispatch do
     [ref] = queue(device, fn -> Native.stream_submit(device, [], [ref], [0]) end)
     wrap(tensor, ref, device)
   end
+
+  def read(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
   def read(%T{data: %Backend{ref: ref}} = tensor) do
     Mlx.Telemetry.span(:to_binary, tensor, fn -> await(&Native.tensor_read(ref, &1)) end)
@@ -117,6 +128,9 @@ defmodule Mlx.Dispatch do
   defp nodes(arg, register), do: {arg, register}
 
   defp device(tensors), do: device(tensors, nil, tensors)
+
+  # Stands for tensors of any device.
+  defp device([%T{data: %Backend{device: :traced}} | _], _found, _all), do: :traced
 
   defp device([%T{data: %Backend{device: device}} | rest], found, all)
        when device == found or found == nil,

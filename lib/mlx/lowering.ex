@@ -6,9 +6,11 @@ defmodule Mlx.Lowering do
   # of `Nx.Backend` and a `Mlx.Graph` node in the place of each tensor. A family module
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
-  alias Mlx.Lowering.{Creation, Elementwise, FFT, Indexing, Linalg, Reduction, Shape, Sort}
+  alias Mlx.Lowering.{Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
+  alias Mlx.Lowering.{Reduction, Shape, Sort, Window}
 
-  @families [Creation, Elementwise, FFT, Indexing, Linalg, Reduction, Shape, Sort]
+  @families [Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
+              [Reduction, Shape, Sort, Window]
 
   for family <- @families, op <- family.ops() do
     def lower(unquote(op), out, args), do: unquote(family).lower(unquote(op), out, args)

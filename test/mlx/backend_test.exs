@@ -214,25 +214,7 @@ defmodule Mlx.BackendTest do
   end
 
   defp unsupported(x) do
-    window = [padding: [{0, 0}, {0, 0}], strides: [1, 1], window_dilations: [1, 1]]
-
     [
-      pad: fn -> Nx.pad(x, 0, [{1, 1, 0}, {0, 0, 0}]) end,
-      conv: fn -> Nx.conv(Nx.reshape(x, {1, 1, 4}), Nx.reshape(x, {1, 1, 4})) end,
-      reduce: fn -> Nx.reduce(x, 0, &Nx.add/2) end,
-      sort: fn -> Nx.sort(x) end,
-      argsort: fn -> Nx.argsort(x) end,
-      fft: fn -> Nx.fft(x) end,
-      ifft: fn -> Nx.ifft(x) end,
-      indexed_put: fn -> Nx.indexed_put(x, Nx.tensor([[0, 0]]), Nx.tensor([1.0])) end,
-      triangular_solve: fn -> Backend.triangular_solve(x, x, x, []) end,
-      window_sum: fn -> Nx.window_sum(x, {2, 2}) end,
-      window_product: fn -> Nx.window_product(x, {2, 2}) end,
-      window_max: fn -> Nx.window_max(x, {2, 2}) end,
-      window_min: fn -> Nx.window_min(x, {2, 2}) end,
-      window_reduce: fn -> Nx.window_reduce(x, 0, {2, 2}, &Nx.add/2) end,
-      window_scatter_max: fn -> Backend.window_scatter_max(x, x, x, x, {2, 2}, window) end,
-      window_scatter_min: fn -> Backend.window_scatter_min(x, x, x, x, {2, 2}, window) end,
       from_pointer: fn -> Nx.from_pointer(Backend, 0, {:u, 8}, {1}) end,
       to_pointer: fn -> Nx.to_pointer(x) end
     ]

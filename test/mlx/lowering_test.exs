@@ -3,12 +3,16 @@ defmodule Mlx.LoweringTest do
   alias Mlx.{Graph, Lowering}
 
   @families [
+    Lowering.Convolution,
     Lowering.Creation,
     Lowering.Elementwise,
+    Lowering.FFT,
     Lowering.Indexing,
     Lowering.Linalg,
     Lowering.Reduction,
-    Lowering.Shape
+    Lowering.Shape,
+    Lowering.Sort,
+    Lowering.Window
   ]
 
   test "the families have the operations, each once" do

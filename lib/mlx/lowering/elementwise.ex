@@ -144,62 +144,6 @@ defmodule Mlx.Lowering.Elementwise do
     op(:logical_not, [truth(x)], :bool, out.shape) |> cast(out.type)
   end
 
-  # MLX asks a complex number only for its real part.
-  defp truth(%{type: {:c, _} = type} = x) do
-    op(:not_equal, [x, full(0, type)], :bool, x.shape)
-  end
-
-  defp truth(x), do: x
-
-  for {name, mirrored, with_negative} <- [
-        {:equal, :equal, false},
-        {:not_equal, :not_equal, true},
-        {:less, :greater, true},
-        {:less_equal, :greater_equal, true},
-        {:greater, :less, false},
-        {:greater_equal, :less_equal, false}
-      ] do
-    # The answer for a negative number is known; others are compared as unsigned ones.
-    defp compare(unquote(name), %{type: {:s, _}} = a, %{type: {:u, 64}} = b, shape) do
-      as_unsigned = op(unquote(name), [cast(a, {:u, 64}), b], :bool, shape)
-      negative = op(:less, [a, full(0, a.type)], :bool, a.shape)
-      known = full(unquote(if with_negative, do: 1, else: 0), {:u, 8})
-      op(:select, [negative, known, cast(as_unsigned, {:u, 8})], {:u, 8}, shape)
-    end
-
-    defp compare(unquote(name), %{type: {:u, 64}} = a, %{type: {:s, _}} = b, shape) do
-      compare(unquote(mirrored), b, a, shape)
-    end
-
-    defp compare(unquote(name), a, b, shape) do
-      type = Nx.Type.merge(a.type, b.type)
-      op(unquote(name), [cast(a, type), cast(b, type)], :bool, shape)
-    end
-  end
-
-  # The result of the true integers, wrapped to the type of the result.
-  defp mixed(:quotient, out, a, b) do
-    magnitude = op(:quotient, [magnitude(a), magnitude(b)], {:u, 64}, out.shape)
-    negated = op(:negate, [magnitude], {:u, 64}, out.shape)
-    negative = op(:logical_xor, [negative(a), negative(b)], :bool, out.shape)
-    op(:select, [negative, negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
-  end
-
-  defp mixed(name, out, a, b) do
-    first = compare(%{min: :less, max: :greater}[name], a, b, out.shape)
-    op(:select, [first, cast(a, out.type), cast(b, out.type)], out.type, out.shape)
-  end
-
-  defp negative(%{type: {:u, _}} = x), do: op(:less, [x, x], :bool, x.shape)
-  defp negative(x), do: op(:less, [x, full(0, x.type)], :bool, x.shape)
-
-  defp magnitude(%{type: {:u, 64}} = x), do: x
-
-  defp magnitude(x) do
-    wide = cast(x, {:s, 64})
-    op(:abs, [wide], {:s, 64}, x.shape) |> cast({:u, 64})
-  end
-
   def lower_block(%Nx.Block.Phase{}, out, [x]) do
     parts = [lower(:imag, out, [x]), lower(:real, out, [x])]
     op(:atan2, parts, out.type, out.shape)
@@ -264,6 +208,62 @@ defmodule Mlx.Lowering.Elementwise do
 
   defp test(row, [x | _] = operands, shape \\ nil) do
     lower(row, %{type: :bool, shape: shape || x.shape}, operands)
+  end
+
+  # MLX asks a complex number only for its real part.
+  defp truth(%{type: {:c, _} = type} = x) do
+    op(:not_equal, [x, full(0, type)], :bool, x.shape)
+  end
+
+  defp truth(x), do: x
+
+  for {name, mirrored, with_negative} <- [
+        {:equal, :equal, false},
+        {:not_equal, :not_equal, true},
+        {:less, :greater, true},
+        {:less_equal, :greater_equal, true},
+        {:greater, :less, false},
+        {:greater_equal, :less_equal, false}
+      ] do
+    # The answer for a negative number is known; others are compared as unsigned ones.
+    defp compare(unquote(name), %{type: {:s, _}} = a, %{type: {:u, 64}} = b, shape) do
+      as_unsigned = op(unquote(name), [cast(a, {:u, 64}), b], :bool, shape)
+      negative = op(:less, [a, full(0, a.type)], :bool, a.shape)
+      known = full(unquote(if with_negative, do: 1, else: 0), {:u, 8})
+      op(:select, [negative, known, cast(as_unsigned, {:u, 8})], {:u, 8}, shape)
+    end
+
+    defp compare(unquote(name), %{type: {:u, 64}} = a, %{type: {:s, _}} = b, shape) do
+      compare(unquote(mirrored), b, a, shape)
+    end
+
+    defp compare(unquote(name), a, b, shape) do
+      type = Nx.Type.merge(a.type, b.type)
+      op(unquote(name), [cast(a, type), cast(b, type)], :bool, shape)
+    end
+  end
+
+  # The result of the true integers, wrapped to the type of the result.
+  defp mixed(:quotient, out, a, b) do
+    magnitude = op(:quotient, [unsigned(a), unsigned(b)], {:u, 64}, out.shape)
+    negated = op(:negate, [magnitude], {:u, 64}, out.shape)
+    negative = op(:logical_xor, [negative(a), negative(b)], :bool, out.shape)
+    op(:select, [negative, negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
+  end
+
+  defp mixed(name, out, a, b) do
+    first = compare(%{min: :less, max: :greater}[name], a, b, out.shape)
+    op(:select, [first, cast(a, out.type), cast(b, out.type)], out.type, out.shape)
+  end
+
+  defp negative(%{type: {:u, _}} = x), do: op(:less, [x, x], :bool, x.shape)
+  defp negative(x), do: op(:less, [x, full(0, x.type)], :bool, x.shape)
+
+  defp unsigned(%{type: {:u, 64}} = x), do: x
+
+  defp unsigned(x) do
+    wide = cast(x, {:s, 64})
+    op(:abs, [wide], {:s, 64}, x.shape) |> cast({:u, 64})
   end
 
   # Processors disagree about counts outside the width. As an unsigned number a

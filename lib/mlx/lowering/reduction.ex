@@ -4,13 +4,22 @@ defmodule Mlx.Lowering.Reduction do
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
+  import Mlx.Lowering.Window, only: [fold: 6]
 
   # Accumulated in the type of the result, so that narrow integers don't wrap inside.
   @folds [:sum, :product, :reduce_max, :reduce_min]
   @tests [:all, :any]
   @positions [:argmax, :argmin]
 
-  def ops, do: @folds ++ @tests ++ @positions
+  @cumulative %{
+    Nx.Block.CumulativeSum => :cumulative_sum,
+    Nx.Block.CumulativeProduct => :cumulative_product,
+    Nx.Block.CumulativeMax => :cumulative_max,
+    Nx.Block.CumulativeMin => :cumulative_min
+  }
+
+  def ops, do: @folds ++ @tests ++ @positions ++ [:reduce]
+  def blocks, do: Map.keys(@cumulative)
 
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
@@ -34,22 +43,74 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @positions do
     def lower(unquote(name), out, [x, opts]) do
       {x, axis} = along_one_axis(x, opts[:axis])
-      kept = kept(x.shape, [axis])
+      position = extreme(unquote(name), x, axis, opts[:tie_break])
+      position |> prefer_nan(x, axis) |> reshape(out.shape) |> cast(out.type)
+    end
 
-      case opts[:tie_break] do
-        :high ->
-          # The first extreme of the reversed axis is the last one of the axis.
-          reversed = op(:reverse, [x], [[axis]], x.type, x.shape)
-          first = op(unquote(name), [reversed], [axis], {:u, 32}, kept) |> cast(out.type)
-          last = full(elem(x.shape, axis) - 1, out.type)
-          op(:subtract, [last, first], out.type, kept)
-
-        :low ->
-          op(unquote(name), [x], [axis], {:u, 32}, kept) |> cast(out.type)
-      end
-      |> reshape(out.shape)
+    defp extreme(unquote(name), x, axis, :low) do
+      op(unquote(name), [x], [axis], {:u, 32}, kept(x.shape, [axis]))
     end
   end
+
+  # The first extreme of the reversed axis is the last one of the axis.
+  defp extreme(name, x, axis, :high) do
+    reversed = op(:reverse, [x], [[axis]], x.type, x.shape)
+    kept = kept(x.shape, [axis])
+    last = full(elem(x.shape, axis) - 1, {:u, 32})
+    op(:subtract, [last, extreme(name, reversed, axis, :low)], {:u, 32}, kept)
+  end
+
+  # Nx takes a NaN for more extreme than anything before it.
+  defp prefer_nan(position, %{type: {kind, _}} = x, axis) when kind in [:f, :bf] do
+    shape = position.shape
+    nan = op(:is_nan, [x], :bool, x.shape)
+    last_nan = extreme(:argmax, nan, axis, :high)
+    # Without any, that is the last position.
+    end_of_axis = full(elem(x.shape, axis) - 1, {:u, 32})
+    earlier = op(:less, [last_nan, end_of_axis], :bool, shape)
+    found = op(:logical_or, [earlier, last_along(nan, axis)], :bool, shape)
+    op(:select, [found, last_nan, position], {:u, 32}, shape)
+  end
+
+  defp prefer_nan(position, _x, _axis), do: position
+
+  defp last_along(x, axis) do
+    stops = Tuple.to_list(x.shape)
+    starts = stops |> Enum.map(fn _ -> 0 end) |> List.replace_at(axis, elem(x.shape, axis) - 1)
+    strides = Enum.map(stops, fn _ -> 1 end)
+    op(:slice, [x], [starts, stops, strides], x.type, kept(x.shape, [axis]))
+  end
+
+  # The function and what it captures stand in the place of the callback's function.
+  def lower(:reduce, out, [x, initial, captured, function, opts]) do
+    axes = axes(x, opts)
+    ones = List.duplicate(1, tuple_size(x.shape))
+    # One window that reaches along all of the axes.
+    sizes = Enum.reduce(axes, ones, &List.replace_at(&2, &1, elem(x.shape, &1)))
+
+    fold(x, initial, captured, function, [sizes, ones, ones], kept(x.shape, axes))
+    |> reshape(out.shape)
+    |> cast(out.type)
+  end
+
+  # Nx's own definition says that complex numbers have no order.
+  def lower_block(%block{}, _out, [%{type: {:c, _}}])
+      when block in [Nx.Block.CumulativeMax, Nx.Block.CumulativeMin],
+      do: nil
+
+  for {block, name} <- @cumulative do
+    def lower_block(%unquote(block){axis: axis, reverse: reverse}, out, [x]) do
+      type = accumulator(unquote(name), out.type)
+      op(unquote(name), [cast(x, type)], [axis, reverse], type, out.shape) |> cast(out.type)
+    end
+  end
+
+  # Halves have too few bits to add one to two thousand.
+  defp accumulator(name, {kind, 16})
+       when kind in [:f, :bf] and name in [:cumulative_sum, :cumulative_product],
+       do: {:f, 32}
+
+  defp accumulator(_name, type), do: type
 
   defp along_one_axis(x, nil), do: {reshape(x, {Tuple.product(x.shape)}), 0}
   defp along_one_axis(x, axis), do: {x, axis}

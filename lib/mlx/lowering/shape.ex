@@ -5,7 +5,7 @@ defmodule Mlx.Lowering.Shape do
 
   def ops do
     [:reshape, :squeeze, :broadcast, :transpose, :reverse, :as_type, :bitcast] ++
-      [:concatenate, :stack]
+      [:concatenate, :stack, :pad]
   end
 
   def lower(:reshape, out, [x]), do: reshape(x, out.shape)
@@ -41,6 +41,8 @@ defmodule Mlx.Lowering.Shape do
     op(:stack, Enum.map(tensors, &cast(&1, out.type)), [axis], out.type, out.shape)
   end
 
+  def lower(:pad, out, [x, value, config]), do: pad(cast(x, out.type), value, config, out.shape)
+
   def cast(%{type: type} = x, type), do: x
   def cast(x, type), do: op(:cast, [x], [type], type, x.shape)
 
@@ -56,6 +58,19 @@ defmodule Mlx.Lowering.Shape do
     else
       shape = axes |> Enum.map(&elem(x.shape, &1)) |> List.to_tuple()
       op(:transpose, [x], [axes], x.type, shape)
+    end
+  end
+
+  @doc """
+  Pads with a value, as `Nx.pad/3` does.
+  """
+  def pad(x, value, config, shape) do
+    if Enum.all?(config, &(&1 == {0, 0, 0})) do
+      x
+    else
+      [low, high, interior] = for i <- 0..2, do: Enum.map(config, &elem(&1, i))
+      operands = [x, value |> cast(x.type) |> reshape({})]
+      op(:pad, operands, [low, high, interior], x.type, shape)
     end
   end
 end

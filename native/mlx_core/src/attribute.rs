@@ -1,6 +1,8 @@
-//! Values of an instruction that are not arrays: shapes, axes, types.
+//! Values of an instruction that are not arrays: shapes, axes, types, programs.
 
 use mlx_rs::Dtype;
+
+use crate::program::Program;
 
 /// An attribute as it crosses a boundary, before an op gives it meaning.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +13,7 @@ pub enum Attribute {
     Ints(Vec<i64>),
     Dtype(Dtype),
     Bytes(Vec<u8>),
+    Program(Program),
 }
 
 /// Dimensions of an array; each fits MLX's 32-bit signed sizes.
@@ -78,6 +81,16 @@ impl<'a> FromAttribute<'a> for &'a [u8] {
     fn from_attribute(attribute: &'a Attribute) -> Option<Self> {
         match attribute {
             Attribute::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> FromAttribute<'a> for &'a Program {
+    const EXPECTED: &'static str = "a program";
+    fn from_attribute(attribute: &'a Attribute) -> Option<Self> {
+        match attribute {
+            Attribute::Program(program) => Some(program),
             _ => None,
         }
     }

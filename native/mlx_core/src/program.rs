@@ -9,7 +9,7 @@ use crate::ops::Row;
 /// One op, the registers it reads and its attributes.
 ///
 /// Its results take the next free registers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     pub row: &'static Row,
     pub operands: Vec<usize>,
@@ -19,7 +19,7 @@ pub struct Instruction {
 /// Instructions that have been checked, ready to run any number of times.
 ///
 /// Registers `0..inputs` hold the inputs; results follow in order.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     inputs: usize,
     instructions: Vec<Instruction>,
@@ -86,6 +86,12 @@ impl Program {
             .iter()
             .map(|&register| read(&registers, register).cloned())
             .collect()
+    }
+
+    /// Runs a program that has one output.
+    pub(crate) fn run_for_one(&self, inputs: Vec<Array>, stream: &Stream) -> Result<Array> {
+        let mut outputs = self.run(inputs, stream)?;
+        outputs.pop().ok_or(Error::Register { register: 0 })
     }
 }
 

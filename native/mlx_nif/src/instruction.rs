@@ -1,4 +1,4 @@
-use mlx_core::{dtype_from_nx, ops, Attribute, Dtype, Error, Instruction};
+use mlx_core::{dtype_from_nx, ops, Attribute, Dtype, Error, Instruction, Program};
 use rustler::{
     Atom, Binary, Decoder, Env, NifResult, NifTuple, NifUnitEnum, NifUntaggedEnum, Term,
 };
@@ -21,6 +21,16 @@ enum AttributeTerm<'a> {
     Ints(Vec<i64>),
     Type(TypeTuple),
     Bytes(Binary<'a>),
+    Program(ProgramTuple<'a>),
+}
+
+/// `{number of inputs, instructions, registers of the outputs}`.
+#[derive(NifTuple)]
+#[rustler(decode)]
+struct ProgramTuple<'a> {
+    inputs: usize,
+    instructions: Vec<InstructionTuple<'a>>,
+    outputs: Vec<usize>,
 }
 
 /// A type of Nx's, such as `{:f, 32}`.
@@ -74,6 +84,7 @@ impl TryFrom<AttributeTerm<'_>> for Attribute {
             AttributeTerm::Ints(values) => Attribute::Ints(values),
             AttributeTerm::Type(tuple) => Attribute::Dtype(tuple.try_into()?),
             AttributeTerm::Bytes(binary) => Attribute::Bytes(binary.as_slice().to_vec()),
+            AttributeTerm::Program(tuple) => Attribute::Program(tuple.try_into()?),
         })
     }
 }
@@ -88,6 +99,16 @@ impl TryFrom<InstructionTuple<'_>> for Instruction {
             operands: tuple.operands,
             attributes: attributes.collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl TryFrom<ProgramTuple<'_>> for Program {
+    type Error = Error;
+
+    fn try_from(tuple: ProgramTuple) -> Result<Self, Error> {
+        let instructions = tuple.instructions.into_iter().map(Instruction::try_from);
+        let instructions = instructions.collect::<Result<_, _>>()?;
+        Program::new(tuple.inputs, instructions, tuple.outputs)
     }
 }
 

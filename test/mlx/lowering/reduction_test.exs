@@ -66,9 +66,11 @@ defmodule Mlx.Lowering.ReductionTest do
       check(op, "with #{inspect(options)}, #{tie_break}", args)
     end
 
-    # Where there is more than one NaN, Nx doesn't say which.
-    args = [tensor(Enum.drop(@not_finite, -1), :f32), [axis: 1, tie_break: tie_break]]
-    check(op, "of floats that are not finite, #{tie_break}", args)
+    for type <- floats() do
+      args = [tensor(@not_finite, type), [axis: 1, tie_break: tie_break]]
+      check(op, "of #{type} that are not finite, #{tie_break}", args)
+      check(op, "of all of #{type}, not finite, #{tie_break}", [hd(args), tl(hd(tl(args)))])
+    end
   end
 
   check(:argmax, "in another type", [sample(:f32), [type: :s64]])

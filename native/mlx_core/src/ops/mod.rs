@@ -1,14 +1,18 @@
 //! The table of ops: one row is a name, its operands, its attributes and what it does.
 
+mod convolution;
 mod creation;
 mod elementwise;
 mod fft;
 mod functions;
 mod indexing;
 mod linalg;
+mod pad;
 mod reduction;
 mod shape;
+mod slicing;
 mod sort;
+mod window;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -59,6 +63,12 @@ impl Row {
     }
 }
 
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        self.name == other.name
+    }
+}
+
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
@@ -68,6 +78,7 @@ impl fmt::Debug for Row {
 /// Every row, family by family.
 pub fn table() -> impl Iterator<Item = &'static Row> {
     [
+        convolution::ROWS,
         creation::ROWS,
         elementwise::ROWS,
         fft::ROWS,
@@ -76,6 +87,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         reduction::ROWS,
         shape::ROWS,
         sort::ROWS,
+        window::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -3,6 +3,7 @@
 use mlx_rs::ops::{broadcast_to, is_nan, is_neg_inf, is_pos_inf, real, select};
 use mlx_rs::{Array, Dtype};
 
+use super::pad::pad;
 use super::{number, ops};
 use crate::attribute::Shape;
 use crate::error::Result;
@@ -29,6 +30,11 @@ ops! {
     /// Joins arrays along a new axis.
     stack[arrays] { axis: i32 } |s| =>
         c_op!(mlx_stack_axis(Arrays::new(arrays).as_ptr(), axis), s);
+
+    /// Puts `interior` values between elements, then `low` before and `high` after
+    /// them along each axis; negative `low` and `high` cut off.
+    pad(x, value) { low: Shape, high: Shape, interior: Shape } |s| =>
+        pad(x, value, [&low, &high, &interior], s);
 
     /// Converts to another type. Floats become integers as in Nx: NaN gives 0,
     /// infinities saturate, the rest is truncated.
