@@ -41,8 +41,9 @@ defmodule Mlx do
       >
 
   """
-  @spec from_binary(binary, tuple, Nx.Type.t() | Nx.Type.short_t(), keyword) :: Nx.Tensor.t()
-  def from_binary(binary, shape, type, opts \\ []) when is_binary(binary) and is_tuple(shape) do
+  @spec from_binary(bitstring, tuple, Nx.Type.t() | Nx.Type.short_t(), keyword) :: Nx.Tensor.t()
+  def from_binary(binary, shape, type, opts \\ [])
+      when is_bitstring(binary) and is_tuple(shape) do
     out = Nx.template(shape, type)
     Mlx.Backend.from_binary(out, binary, Mlx.Backend.init(opts))
   end

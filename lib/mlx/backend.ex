@@ -44,11 +44,16 @@ defmodule Mlx.Backend do
   with `Nx.to_number/1`, and so `if` and `while` of `Nx.Defn`: use `Nx.select/3`. Steps
   follow each other, so `Nx.sum/2` and the like are much faster where they will do.
 
+  ## Types
+
+  All of Nx's but `c128`. MLX lacks `f8`, `f8_e4m3fn` and integers of 2 and 4 bits: they
+  are computed in wider types and rounded to the values of their own after each
+  operation. `f64` is there on the CPU and raises `Mlx.Error` on a GPU.
+
   ## What is not there yet
 
-  Functions whose callback is still missing raise `Mlx.Error` with `kind: :unsupported`.
-  Nothing is computed by another backend in silence. `Nx.Type`s `f8`, `f8_e4m3fn`, `c128`
-  and integers below 8 bits raise with `kind: :type`, as does `f64` on a GPU.
+  `Nx.to_pointer/2` and `Nx.from_pointer/5` raise `Mlx.Error` with `kind: :unsupported`.
+  Nothing is computed by another backend in silence.
   """
 
   @behaviour Nx.Backend

@@ -5,6 +5,7 @@ defmodule Mlx.Dispatch do
   # scheduler: the engine answers with a message.
 
   alias Mlx.{Backend, Function, Graph, Lowering, Native}
+  alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
 
   @doc """
@@ -32,10 +33,14 @@ defmodule Mlx.Dispatch do
 
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    {args, count} = nodes(args, 0)
-    [ref] = submit([Lowering.lower(op, out, args)], tensors, count, device)
+    {nodes, count} = nodes(args, 0)
+    [ref] = submit([lower(op, out, nodes, args)], tensors, count, device)
     wrap(out, ref, device)
   end
+
+  # The only operation to which the bits of a narrow type matter.
+  defp lower(:bitcast, out, [node], [tensor]), do: Narrow.bitcast(node, tensor.type, out.type)
+  defp lower(op, out, nodes, _args), do: Lowering.lower(op, out, nodes)
 
   @doc """
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
@@ -89,8 +94,25 @@ defmodule Mlx.Dispatch do
 
   def read(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
-  def read(%T{data: %Backend{ref: ref}} = tensor) do
-    Mlx.Telemetry.span(:to_binary, tensor, fn -> await(&Native.tensor_read(ref, &1)) end)
+  def read(%T{} = tensor) do
+    Mlx.Telemetry.span(:to_binary, tensor, fn -> read_as(tensor, tensor.type) end)
+  end
+
+  defp read_as(%T{data: %Backend{ref: ref, device: device}} = tensor, {_, bits} = type) do
+    if Narrow.narrow?(type) do
+      shape = Backend.whole_shape(tensor)
+      node = 0 |> Graph.input(Narrow.wide(type), shape) |> Narrow.encode(type)
+      {instructions, registers} = Graph.flatten([node], 1)
+
+      [ref] =
+        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+
+      size = Tuple.product(shape) * bits
+      <<binary::bitstring-size(size), _filler::bitstring>> = await(&Native.tensor_read(ref, &1))
+      binary
+    else
+      await(&Native.tensor_read(ref, &1))
+    end
   end
 
   def eval(%T{data: %Backend{ref: ref}} = tensor) do
@@ -122,7 +144,7 @@ defmodule Mlx.Dispatch do
   end
 
   defp nodes(%T{type: type, shape: shape}, register) do
-    {Graph.input(register, type, shape), register + 1}
+    {Graph.input(register, Narrow.wide(type), shape), register + 1}
   end
 
   defp nodes(arg, register), do: {arg, register}
@@ -167,6 +189,8 @@ defmodule Mlx.Dispatch do
   defp check_type!({:bf, 16}, _), do: :ok
   defp check_type!({:c, 64}, _), do: :ok
   defp check_type!({:f, 64}, :cpu), do: :ok
+  defp check_type!({kind, size}, _) when kind in [:u, :s] and size in [2, 4], do: :ok
+  defp check_type!({kind, 8}, _) when kind in [:f, :f8_e4m3fn], do: :ok
 
   defp check_type!({:f, 64}, :gpu) do
     raise Mlx.Error,
@@ -181,12 +205,40 @@ defmodule Mlx.Dispatch do
       kind: :type,
       message:
         "the type #{Nx.Type.to_string(type)} is not supported; supported are " <>
-          "u8 u16 u32 u64 s8 s16 s32 s64 f16 bf16 f32 c64, and f64 on the CPU"
+          "all of Nx's but c128, and f64 on the CPU only"
   end
 
   # The engine
 
   defp load(binary, shape, type, device) do
+    if Narrow.narrow?(type) do
+      check_size!(binary, shape, type)
+      filler = rem(8 - rem(bit_size(binary), 8), 8)
+      bytes = <<binary::bitstring, 0::size(filler)>>
+      ref = load_bytes(bytes, {byte_size(bytes)}, {:u, 8}, device)
+      node = 0 |> Graph.input({:u, 8}, {byte_size(bytes)}) |> Narrow.decode(type, shape)
+      {instructions, registers} = Graph.flatten([node], 1)
+
+      [ref] =
+        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+
+      ref
+    else
+      load_bytes(binary, shape, type, device)
+    end
+  end
+
+  defp check_size!(binary, shape, {_, bits} = type) do
+    if bit_size(binary) != Tuple.product(shape) * bits do
+      raise Mlx.Error,
+        kind: :shape,
+        message:
+          "a tensor of #{Nx.Type.to_string(type)}#{inspect(shape)} has " <>
+            "#{Tuple.product(shape) * bits} bits, the binary has #{bit_size(binary)}"
+    end
+  end
+
+  defp load_bytes(binary, shape, type, device) do
     [ref] =
       queue(device, fn ->
         with {status, ref} when status in [:ok, :collect] <-

@@ -6,6 +6,7 @@ defmodule Mlx.Function do
   # on single elements, the instructions then run on whole arrays.
 
   alias Mlx.{Backend, Graph, Lowering}
+  alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
 
   @enforce_keys [:program, :captured, :type]
@@ -58,7 +59,7 @@ defmodule Mlx.Function do
   defp restore(key, value), do: Process.put(key, value)
 
   defp scalar(register, type) do
-    wrap(%T{type: type, shape: {}, names: []}, Graph.input(register, type, {}))
+    wrap(%T{type: type, shape: {}, names: []}, Graph.input(register, Narrow.wide(type), {}))
   end
 
   @doc """
@@ -105,10 +106,10 @@ defmodule Mlx.Function do
     case Enum.find_index(captured, &(&1.data == data and &1.type == type)) do
       nil ->
         Process.put(@captured, [tensor | captured])
-        Graph.input(2 + length(captured), type, {})
+        Graph.input(2 + length(captured), Narrow.wide(type), {})
 
       at ->
-        Graph.input(1 + length(captured) - at, type, {})
+        Graph.input(1 + length(captured) - at, Narrow.wide(type), {})
     end
   end
 end

@@ -7,27 +7,49 @@ defmodule Mlx.Lowering do
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
   alias Mlx.Lowering.{Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
-  alias Mlx.Lowering.{Reduction, Shape, Sort, Window}
+  alias Mlx.Lowering.{Narrow, Reduction, Shape, Sort, Window}
 
   @families [Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
-              [Reduction, Shape, Sort, Window]
+              [Narrow, Reduction, Shape, Sort, Window]
 
-  for family <- @families, op <- family.ops() do
-    def lower(unquote(op), out, args), do: unquote(family).lower(unquote(op), out, args)
+  @doc """
+  The node of an operation's result.
+  """
+  def lower(op, %{type: type} = out, args) do
+    op |> lower_wide(%{out | type: Narrow.wide(type)}, args) |> Narrow.narrow(type)
   end
 
-  for family <- @families,
-      function_exported?(family, :blocks, 0),
-      block <- family.blocks() do
-    def lower_block(%unquote(block){} = block, out, args) do
-      unquote(family).lower_block(block, out, args)
-    end
+  for family <- @families, op <- family.ops() do
+    defp lower_wide(unquote(op), out, args), do: unquote(family).lower(unquote(op), out, args)
   end
 
   @doc """
   The nodes of a block of Nx's, or `nil` for one that is run by its own definition.
   """
-  def lower_block(_block, _out, _args), do: nil
+  def lower_block(block, out, args) do
+    case {lower_wide_block(block, wide(out), args), out} do
+      {nil, _out} -> nil
+      {%Mlx.Graph{} = node, out} -> Narrow.narrow(node, out.type)
+      {nodes, outs} -> zip_tuples(nodes, outs, &Narrow.narrow(&1, &2.type))
+    end
+  end
+
+  for family <- @families,
+      function_exported?(family, :blocks, 0),
+      block <- family.blocks() do
+    defp lower_wide_block(%unquote(block){} = block, out, args) do
+      unquote(family).lower_block(block, out, args)
+    end
+  end
+
+  defp lower_wide_block(_block, _out, _args), do: nil
+
+  defp wide(outs) when is_tuple(outs), do: zip_tuples(outs, outs, fn out, _ -> wide(out) end)
+  defp wide(out), do: %{out | type: Narrow.wide(out.type)}
+
+  defp zip_tuples(a, b, fun) do
+    List.to_tuple(Enum.zip_with(Tuple.to_list(a), Tuple.to_list(b), fun))
+  end
 
   @ops Enum.flat_map(@families, & &1.ops())
 

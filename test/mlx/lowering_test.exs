@@ -9,6 +9,7 @@ defmodule Mlx.LoweringTest do
     Lowering.FFT,
     Lowering.Indexing,
     Lowering.Linalg,
+    Lowering.Narrow,
     Lowering.Reduction,
     Lowering.Shape,
     Lowering.Sort,

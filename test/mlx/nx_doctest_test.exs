@@ -11,7 +11,7 @@ defmodule Mlx.NxDoctestTest do
   end
 
   # What these run is not there yet: types below 8 bits.
-  @missing [bit_size: 1, tensor: 2]
+  @missing []
 
   # These print more digits than processors agree on; they have cases of their own.
   @rounded for {name, _} <- Nx.Shared.unary_math_funs(), do: {name, 1}

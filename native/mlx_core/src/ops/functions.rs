@@ -1,5 +1,8 @@
 //! Functions that MLX computes with less precision than their type has.
 
+// Coefficients stand as they were published.
+#![allow(clippy::excessive_precision)]
+
 use mlx_rs::ops::{self as mlx, select};
 use mlx_rs::{Array, Dtype};
 

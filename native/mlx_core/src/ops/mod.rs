@@ -7,6 +7,7 @@ mod fft;
 mod functions;
 mod indexing;
 mod linalg;
+mod narrow;
 mod pad;
 mod reduction;
 mod shape;
@@ -23,6 +24,8 @@ use once_cell::sync::Lazy;
 use crate::attribute::{Attribute, FromAttribute};
 use crate::error::{Error, Result};
 
+type Run = fn(&[&Array], &[Attribute], &Stream) -> Result<Vec<Array>>;
+
 /// An op that instructions can name.
 pub struct Row {
     pub name: &'static str,
@@ -31,7 +34,7 @@ pub struct Row {
     pub operands: Option<usize>,
     pub attributes: &'static [&'static str],
     pub results: usize,
-    run: fn(&[&Array], &[Attribute], &Stream) -> Result<Vec<Array>>,
+    run: Run,
 }
 
 impl Row {
@@ -84,6 +87,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         fft::ROWS,
         indexing::ROWS,
         linalg::ROWS,
+        narrow::ROWS,
         reduction::ROWS,
         shape::ROWS,
         sort::ROWS,

@@ -1,0 +1,90 @@
+defmodule Mlx.Lowering.Narrow do
+  @moduledoc false
+
+  # Types that MLX lacks. Their values live in arrays of a wider type, which holds each
+  # of them exactly, and the operations see only that type. What comes out of an
+  # operation is narrowed to the values of its type.
+
+  use Mlx.Graph
+  import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
+
+  @wide %{
+    {:u, 2} => {:u, 8},
+    {:u, 4} => {:u, 8},
+    {:s, 2} => {:s, 8},
+    {:s, 4} => {:s, 8},
+    {:f, 8} => {:f, 16},
+    {:f8_e4m3fn, 8} => {:f, 32}
+  }
+
+  def ops, do: []
+
+  @doc """
+  Whether MLX lacks the type and another one stands in for it.
+  """
+  def narrow?(type), do: is_map_key(@wide, type)
+
+  @doc """
+  The type of the array behind a tensor of `type`.
+  """
+  def wide(type), do: Map.get(@wide, type, type)
+
+  @doc """
+  The values of an operation's result in the values of `type`.
+  """
+  def narrow(x, {kind, bits}) when kind in [:u, :s] and bits < 8 do
+    op(:wrap_bits, [cast(x, wide({kind, bits}))], [bits], wide({kind, bits}), x.shape)
+  end
+
+  def narrow(x, {:f, 8}), do: op(:round_f8, [cast(x, {:f, 16})], {:f, 16}, x.shape)
+
+  def narrow(x, {:f8_e4m3fn, 8}) do
+    op(:round_f8_e4m3fn, [cast(x, {:f, 32})], {:f, 32}, x.shape)
+  end
+
+  def narrow(x, _type), do: x
+
+  @doc """
+  The bits of a tensor of one type as those of another type of the same width.
+  """
+  def bitcast(x, from, to) do
+    x = if from in [{:f, 8}, {:f8_e4m3fn, 8}], do: encode(x, from), else: x
+
+    if to in [{:f, 8}, {:f8_e4m3fn, 8}] do
+      x |> same_bits({:u, 8}) |> decode(to, x.shape)
+    else
+      x |> same_bits(wide(to)) |> narrow(to)
+    end
+  end
+
+  defp same_bits(%{type: type} = x, type), do: x
+  defp same_bits(x, type), do: op(:bitcast, [x], [type], type, x.shape)
+
+  @doc """
+  The values of the bytes of a tensor of `type`.
+  """
+  def decode(bytes, {kind, bits} = type, shape) when bits < 8 do
+    count = Tuple.product(shape)
+    attributes = [bits, count, kind == :s]
+    op(:unpack_bits, [bytes], attributes, wide(type), {count}) |> reshape(shape)
+  end
+
+  def decode(bytes, {:f, 8}, shape) do
+    op(:f8_values, [bytes], {:f, 16}, bytes.shape) |> reshape(shape)
+  end
+
+  def decode(bytes, {:f8_e4m3fn, 8}, shape) do
+    op(:f8_e4m3fn_values, [bytes], {:f, 32}, bytes.shape) |> reshape(shape)
+  end
+
+  @doc """
+  The bytes of a tensor of `type`, the last one filled with zeros.
+  """
+  def encode(x, {_, bits} = type) when bits < 8 do
+    count = div(Tuple.product(x.shape) * bits + 7, 8)
+    op(:pack_bits, [cast(x, wide(type))], [bits], {:u, 8}, {count})
+  end
+
+  def encode(x, {:f, 8}), do: op(:f8_bits, [x], {:u, 8}, x.shape)
+  def encode(x, {:f8_e4m3fn, 8}), do: op(:f8_e4m3fn_bits, [x], {:u, 8}, x.shape)
+end
