@@ -33,7 +33,10 @@ ops! {
     };
 
     /// The values of bytes in the format E4M3FN.
-    f8_e4m3fn_values(x) => mlx::from_fp8(x, Dtype::Float32);
+    f8_e4m3fn_values(x) |s| => {
+        let nan = mask(x, 0x7F, s)?.eq(number(0x7F, Dtype::Uint8)?)?;
+        select(&nan, Array::from_f32(f32::NAN), mlx::from_fp8(x, Dtype::Float32)?)
+    };
     /// Bytes in the format E4M3FN of numbers that have one.
     f8_e4m3fn_bits(x) => {
         let nan = Array::from_slice(&[0x7Fu8], &[]);
