@@ -16,7 +16,10 @@ defmodule Mlx.Lowering do
   The node of an operation's result.
   """
   def lower(op, %{type: type} = out, args) do
-    op |> lower_wide(%{out | type: Narrow.wide(type)}, args) |> Narrow.narrow(type)
+    case Narrow.wide(type) do
+      ^type -> lower_wide(op, out, args)
+      wide -> op |> lower_wide(%{out | type: wide}, args) |> Narrow.narrow(type)
+    end
   end
 
   for family <- @families, op <- family.ops() do

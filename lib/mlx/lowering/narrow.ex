@@ -8,26 +8,20 @@ defmodule Mlx.Lowering.Narrow do
   use Mlx.Graph
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
-  @wide %{
-    {:u, 2} => {:u, 8},
-    {:u, 4} => {:u, 8},
-    {:s, 2} => {:s, 8},
-    {:s, 4} => {:s, 8},
-    {:f, 8} => {:f, 16},
-    {:f8_e4m3fn, 8} => {:f, 32}
-  }
-
   def ops, do: []
 
   @doc """
   Whether MLX lacks the type and another one stands in for it.
   """
-  def narrow?(type), do: is_map_key(@wide, type)
+  def narrow?(type), do: wide(type) != type
 
   @doc """
   The type of the array behind a tensor of `type`.
   """
-  def wide(type), do: Map.get(@wide, type, type)
+  def wide({_, size} = type) when size > 8, do: type
+  def wide({kind, size}) when kind in [:u, :s] and size <= 8, do: {kind, 8}
+  def wide({:f, 8}), do: {:f, 16}
+  def wide({:f8_e4m3fn, 8}), do: {:f, 32}
 
   @doc """
   The values of an operation's result in the values of `type`.

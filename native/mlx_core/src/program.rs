@@ -76,9 +76,9 @@ impl Program {
         }
         let mut registers: Vec<Option<Array>> = Vec::with_capacity(self.registers);
         registers.extend(inputs.into_iter().map(Some));
-        for (instruction, dead) in self.instructions.iter().zip(&self.last_uses) {
+        for (at, instruction) in self.instructions.iter().enumerate() {
             instruction.run(&mut registers, stream)?;
-            for &register in dead {
+            for &register in self.last_uses.get(at).into_iter().flatten() {
                 registers[register] = None;
             }
         }
@@ -127,8 +127,9 @@ fn check_registers(reads: &[usize], written: usize) -> Result<()> {
 
 /// For each instruction, the registers nothing reads after it.
 fn last_uses(instructions: &[Instruction], outputs: &[usize], registers: usize) -> Vec<Vec<usize>> {
+    // Everything goes when a single instruction has run.
     if instructions.len() == 1 {
-        return vec![Vec::new()];
+        return Vec::new();
     }
     let mut needed = vec![false; registers];
     outputs.iter().for_each(|&register| needed[register] = true);
