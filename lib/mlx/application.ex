@@ -5,7 +5,18 @@ defmodule Mlx.Application do
   @impl true
   def start(_type, _args) do
     configure(:dispatch, [:pipelined, :sync], :pipelined)
+    limit_memory(Application.get_env(:mlx, :memory_limit))
     Supervisor.start_link([], strategy: :one_for_one, name: Mlx.Supervisor)
+  end
+
+  defp limit_memory(nil), do: :ok
+
+  defp limit_memory(bytes) when is_integer(bytes) and bytes > 0,
+    do: Mlx.Native.memory_set_limit(bytes)
+
+  defp limit_memory(other) do
+    raise ArgumentError,
+          "config :mlx, memory_limit: is a positive number of bytes, got: #{inspect(other)}"
   end
 
   # Read once, because it is asked for at every operation.

@@ -29,6 +29,10 @@ defmodule Mlx.Backend do
     * `config :mlx, dispatch: :sync` - wait for each operation and raise its failure at
       once. For finding faults; it is slow. Defaults to `:pipelined`.
 
+    * `config :mlx, memory_limit: bytes` - how much memory tensors may take in all. A tensor
+      for which there is no room is not made: reading it raises `Mlx.Error` with
+      `kind: :memory`. Defaults to the memory of the GPU, or of the machine.
+
     * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
       device when a tensor is inspected. A compile-time setting, `true` by default.
 

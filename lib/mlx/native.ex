@@ -7,6 +7,9 @@ defmodule Mlx.Native do
 
   def device_available, do: nif_error()
 
+  def memory_limit, do: nif_error()
+  def memory_set_limit(_bytes), do: nif_error()
+
   def stream_submit(_device, _instructions, _inputs, _outputs), do: nif_error()
   def stream_await_room(_device, _tag), do: nif_error()
   def stream_synchronize(_device, _tag), do: nif_error()

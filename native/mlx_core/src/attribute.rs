@@ -45,6 +45,16 @@ impl FromAttribute<'_> for i32 {
     }
 }
 
+impl FromAttribute<'_> for i64 {
+    const EXPECTED: &'static str = "an integer";
+    fn from_attribute(attribute: &Attribute) -> Option<Self> {
+        match attribute {
+            Attribute::Int(value) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
 impl FromAttribute<'_> for f64 {
     const EXPECTED: &'static str = "a number";
     fn from_attribute(attribute: &Attribute) -> Option<Self> {

@@ -10,8 +10,8 @@ use crate::error::{Error, Result, Signature};
 use crate::ffi;
 use crate::halt;
 use crate::host::{readable_in_place, HostView};
+use crate::memory;
 use crate::placement::Placement;
-use crate::pressure;
 use crate::program::Program;
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
@@ -82,7 +82,7 @@ impl Context {
         for (slot, array) in outputs.iter().zip(results) {
             let bytes = array.nbytes();
             self.pending_bytes += bytes;
-            pressure::produced(bytes);
+            memory::produced(bytes);
             slot.fill(array);
             self.pending.push(Arc::downgrade(slot));
         }
@@ -102,7 +102,10 @@ impl Context {
         dtype: Dtype,
     ) {
         let len = (*bytes).as_ref().len();
-        pressure::produced(len);
+        if let Err(error) = memory::check(len) {
+            return slot.fail(&Arc::new(error));
+        }
+        memory::produced(len);
         if len < upload::LARGE || len > i32::MAX as usize || self.worker.device() != Device::Cpu {
             slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
             return slot.settle();

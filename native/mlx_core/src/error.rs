@@ -89,6 +89,16 @@ pub enum Error {
     #[error("the tensor was deallocated")]
     Deallocated,
 
+    #[error(
+        "{bytes} bytes are too many: {held} of {limit} are taken; raise `config :mlx, \
+         memory_limit:` if there are more, or work on smaller parts"
+    )]
+    Memory {
+        bytes: usize,
+        held: usize,
+        limit: usize,
+    },
+
     // Devices and workers
     #[error("there is no {device} device; available: {}", Device::list())]
     NoDevice { device: Device },
@@ -125,6 +135,7 @@ impl Error {
             Error::UnsupportedType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } => ErrorKind::Unsupported,
             Error::NoDevice { .. } => ErrorKind::Device,
+            Error::Memory { .. } => ErrorKind::Memory,
             Error::InOp { source, .. } => source.kind(),
             _ => ErrorKind::Native,
         }

@@ -4,6 +4,7 @@ use mlx_rs::{Array, Stream};
 
 use crate::attribute::Attribute;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::ops::Row;
 
 /// One op, the registers it reads and its attributes.
@@ -105,6 +106,12 @@ impl Instruction {
         let results = self
             .row
             .run(&operands, &self.attributes, stream)
+            .and_then(|results| {
+                results
+                    .iter()
+                    .try_for_each(|result| memory::check(result.nbytes()))?;
+                Ok(results)
+            })
             .map_err(|error| error.in_op(self.row.name, &operands))?;
         registers.extend(results.into_iter().map(Some));
         Ok(())

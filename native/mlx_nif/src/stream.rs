@@ -66,6 +66,19 @@ fn submit(
     Ok(slots.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }
 
+/// Sets how many bytes MLX may hold in all.
+#[rustler::nif]
+fn memory_set_limit(bytes: usize) -> Atom {
+    mlx_core::set_memory_limit(bytes);
+    atom::ok()
+}
+
+/// How many bytes MLX may hold in all.
+#[rustler::nif]
+fn memory_limit() -> usize {
+    mlx_core::memory_limit()
+}
+
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
 #[rustler::nif]
 fn stream_await_room(env: Env, device: DeviceAtom, tag: Term) -> Outcome<Atom> {
