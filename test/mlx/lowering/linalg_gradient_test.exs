@@ -92,7 +92,7 @@ defmodule Mlx.Lowering.LinalgGradientTest do
       test "svd" do
         for a <- [@general, @tall, @wide], full <- [true, false] do
           fun = fn a -> a |> LinAlg.svd(full_matrices?: full) |> elem(1) end
-          assert_same(gradient(fun), [tensor(a, unquote(type))], @close)
+          assert_same(gradient(fun), [tensor(a, unquote(type))], iterated(unquote(type)))
         end
       end
 
@@ -102,10 +102,14 @@ defmodule Mlx.Lowering.LinalgGradientTest do
         end
       end
 
-      test "invert, pinv, norm and matrix_power" do
-        for fun <- [&LinAlg.invert/1, &LinAlg.pinv/1, &LinAlg.norm/1, &LinAlg.matrix_power(&1, 3)] do
+      test "invert, norm and matrix_power" do
+        for fun <- [&LinAlg.invert/1, &LinAlg.norm/1, &LinAlg.matrix_power(&1, 3)] do
           assert_same(gradient(fun), [general(unquote(type))], @close)
         end
+      end
+
+      test "pinv" do
+        assert_same(gradient(&LinAlg.pinv/1), [general(unquote(type))], iterated(unquote(type)))
       end
 
       test "batches" do
@@ -119,6 +123,10 @@ defmodule Mlx.Lowering.LinalgGradientTest do
       end
     end
   end
+
+  # Nx's svd iterates until 1.0e-4, in double precision, too.
+  defp iterated(:f32), do: @close
+  defp iterated(:f64), do: [ulps: 2 ** 35, scale: 4.0, signed_zero: false]
 
   defp four do
     [[2.0, -1.0, 0.5, 1.0], [0.25, 3.0, 1.0, 0.0], [-0.5, 0.75, 1.5, 2.0], [1.0, 0.0, 0.5, 4.0]]
