@@ -95,15 +95,15 @@ defmodule Mlx.Lowering.Linalg do
     shape = put_elem(b.shape, tuple_size(b.shape) - 2, elem(a_shape, tuple_size(a_shape) - 2))
 
     cond do
+      not Nx.Type.integer?(type) ->
+        wide = exact(type, a.type, b.type)
+        op(:matmul, [cast(a, wide), cast(b, wide)], wide, shape) |> cast(type)
+
       elem(a_shape, tuple_size(a_shape) - 1) == 1 ->
         op(:multiply, [cast(a, type), cast(b, type)], type, shape)
 
-      Nx.Type.integer?(type) ->
-        op(:integer_matmul, [cast(a, type), cast(b, type)], type, shape)
-
       true ->
-        wide = exact(type, a.type, b.type)
-        op(:matmul, [cast(a, wide), cast(b, wide)], wide, shape) |> cast(type)
+        op(:integer_matmul, [cast(a, type), cast(b, type)], type, shape)
     end
   end
 

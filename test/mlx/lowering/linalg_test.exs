@@ -1,5 +1,6 @@
 defmodule Mlx.Lowering.LinalgTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Linalg, async: true
+  use ExUnitProperties
 
   @shapes [
     {{3}, {3}},
@@ -96,5 +97,230 @@ defmodule Mlx.Lowering.LinalgTest do
     for {a, b} <- [{{}, {}}, {{}, {3}}, {{2, 3}, {}}] do
       assert_same(&Nx.dot/2, [sample(:s32, a), sample(:f32, b)])
     end
+  end
+
+  describe "dot of integers" do
+    # Enough products for the engine to multiply limbs.
+    for type <- integers() do
+      test "of #{type}, all bits of them" do
+        assert_same(&Nx.dot/2, [
+          bits(unquote(type), {50, 40}, 1),
+          bits(unquote(type), {40, 50}, 2)
+        ])
+      end
+
+      test "of #{type} along a long axis" do
+        assert_same(&Nx.dot/2, [
+          bits(unquote(type), {3, 9000}, 1),
+          bits(unquote(type), {9000, 4}, 2)
+        ])
+      end
+
+      test "of #{type} in batches" do
+        a = bits(unquote(type), {3, 40, 30}, 1)
+        b = bits(unquote(type), {3, 50, 30}, 2)
+        assert_same(&Nx.dot(&1, [2], [0], &2, [2], [0]), [a, b])
+      end
+    end
+
+    for {a, b} <- integer_pairs(), a != b do
+      test "of #{a} and #{b}" do
+        assert_same(&Nx.dot/2, [bits(unquote(a), {50, 40}, 1), bits(unquote(b), {40, 50}, 2)])
+        assert_same(&Nx.dot/2, [bits(unquote(a), {5, 4}, 1), bits(unquote(b), {4}, 2)])
+      end
+    end
+
+    test "needs little memory" do
+      a = bits(:s32, {700, 700}, 1) |> Nx.backend_copy(Mlx.Backend)
+      Nx.to_binary(Nx.dot(a, a))
+      # All products at once would be 1.4 GB.
+      assert Nx.to_number(Nx.dot(a, a)[0][0]) == Nx.to_number(Nx.dot(a[0], a[[.., 0]]))
+    end
+  end
+
+  describe "dot of halves" do
+    # BinaryBackend rounds once, at the end.
+    for type <- [:f16, :bf16], integer <- [:s32, :u64, :s8] do
+      test "of #{type} and #{integer} that #{type} can't hold" do
+        a = tensor([[70_000, 3], [-5, 40_001]] |> clip(unquote(integer)), unquote(integer))
+        b = tensor([[0.5, 0.25], [0.125, -0.5]], unquote(type))
+        assert_same(&Nx.dot/2, [a, b])
+      end
+    end
+  end
+
+  test "dot along an axis of size zero is zero" do
+    for type <- [:f32, :bf16, :f64, :c64, :s8, :u64],
+        {rows, columns} <- [{3, 4}, {1, 4}, {3, 1}, {300, 300}] do
+      zeros = Nx.dot(empty(type, {rows, 0}), empty(type, {0, columns}))
+      assert zeros.shape == {rows, columns}
+      assert zeros |> Nx.to_flat_list() |> Enum.all?(&(&1 == Nx.to_number(tensor(0, type))))
+      assert Nx.to_binary(Nx.dot(empty(type, {0, 3}), mlx(sample(type, {3, 2})))) == ""
+
+      assert Nx.to_binary(
+               Nx.dot(empty(type, {0, 3, 2}), [2], [0], empty(type, {0, 4, 2}), [2], [0])
+             ) == ""
+    end
+  end
+
+  describe "dot of transposed tensors" do
+    for type <- [:f32, :f16, :s64, :c64] do
+      test "of #{type}" do
+        heads = &(&1 |> Nx.transpose(axes: [0, 2, 1, 3]))
+        args = [sample(unquote(type), {2, 5, 3, 4}), sample(unquote(type), {2, 6, 3, 4}, from: 2)]
+        assert_same(&Nx.dot(heads.(&1), [3], [0, 1], heads.(&2), [3], [0, 1]), args, scale: 16.0)
+
+        assert_same(
+          &Nx.dot(Nx.transpose(&1), Nx.transpose(&2)),
+          [sample(unquote(type), {4, 3}), sample(unquote(type), {5, 4})],
+          scale: 16.0
+        )
+      end
+    end
+  end
+
+  property "dot of any tensors along any axes" do
+    check all batch <- list_of(integer(1..3), max_length: 2),
+              inner <- list_of(integer(1..4), max_length: 2),
+              free_a <- list_of(integer(1..4), max_length: 2),
+              free_b <- list_of(integer(1..4), max_length: 2),
+              order_a <-
+                shuffle(
+                  Enum.map(inner, &{:inner, &1})
+                  |> Enum.with_index()
+                  |> Kernel.++(Enum.map(free_a, &{:free, &1}))
+                ),
+              order_b <-
+                shuffle(
+                  Enum.map(inner, &{:inner, &1})
+                  |> Enum.with_index()
+                  |> Kernel.++(Enum.map(free_b, &{:free, &1}))
+                ),
+              {type_a, type_b} <- member_of(pairs()),
+              seed <- integer(1..1000) do
+      {shape_a, axes_a} = layout(batch, order_a)
+      {shape_b, axes_b} = layout(batch, order_b)
+      batches = Enum.to_list(0..(length(batch) - 1)//1)
+      a = sample(type_a, shape_a, from: seed)
+      b = sample(type_b, shape_b, from: seed + 3)
+
+      assert_same(&Nx.dot(&1, axes_a, batches, &2, axes_b, batches), [a, b],
+        ulps: 16,
+        scale: 64.0,
+        signed_zero: false
+      )
+    end
+  end
+
+  describe "triangular_solve" do
+    @checked :triangular_solve
+
+    for type <- [:f32, :f64, :c64, :f16, :s32],
+        lower <- [true, false],
+        transform <- [:none, :transpose, :conjugate],
+        left <- [true, false] do
+      test "of #{type}, lower: #{lower}, transform_a: #{transform}, left_side: #{left}" do
+        opts = [lower: unquote(lower), transform_a: unquote(transform), left_side: unquote(left)]
+
+        # What is in the other triangle is not read, though it is not zero.
+        for n <- [1, 2, 5, 33] do
+          a = system(unquote(type), {n, n})
+          matrix = if unquote(left), do: {n, 3}, else: {3, n}
+
+          for b <- [sample(unquote(type), {n}), sample(unquote(type), matrix)] do
+            solve(a, b, opts)
+          end
+        end
+      end
+    end
+
+    test "of batches of matrices and of vectors" do
+      for left <- [true, false], lower <- [true, false], shape <- [{2, 3, 4}, {2, 3, 4, 4}] do
+        a = system(:f32, {2, 3, 4, 4})
+        solve(a, sample(:f32, shape), left_side: left, lower: lower)
+      end
+
+      solve(system(:f32, {2, 2, 2}), sample(:f32, {2, 2}), [])
+      solve(system(:f32, {2, 2}), sample(:f32, {2, 2}), [])
+    end
+
+    test "of mixed types" do
+      for {a, b} <- [{:s32, :f32}, {:f32, :c64}, {:u8, :s64}, {:f64, :s8}, {:bf16, :f16}] do
+        solve(system(a, {4, 4}), sample(b, {4, 2}), [])
+      end
+    end
+
+    # BinaryBackend raises here. The engine has gone on when the zero is found.
+    test "of a singular matrix is NaN" do
+      for type <- [:f32, :f64, :c64], lower <- [true, false] do
+        a = tensor([[[2, 0], [0, 2]], [[2, 0], [0, 0]]], type)
+        x = Nx.LinAlg.triangular_solve(mlx(a), mlx(tensor([[1, 2], [1, 2]], type)), lower: lower)
+        assert Nx.to_flat_list(x[0]) == Nx.to_flat_list(tensor([0.5, 1], type))
+        assert Nx.to_flat_list(Nx.is_nan(x[1])) == [1, 1]
+      end
+    end
+
+    test "spreads NaN only to what depends on it" do
+      a = tensor([[1.0, 0.0, 0.0], [2.0, 4.0, 0.0], [:nan, 1.0, 1.0]], :f32)
+      assert_same(&Nx.LinAlg.triangular_solve/2, [a, tensor([1.0, 2.0, 3.0], :f32)])
+    end
+
+    test "of an empty batch" do
+      x = Nx.LinAlg.triangular_solve(empty(:f32, {0, 2, 2}), empty(:f32, {0, 2}))
+      assert {x.shape, Nx.to_binary(x)} == {{0, 2}, ""}
+    end
+  end
+
+  # Systems whose solutions are no larger than what is given.
+  defp system(type, shape) do
+    n = elem(shape, tuple_size(shape) - 1)
+    a = Nx.as_type(sample(:f32, shape), :f32) |> Nx.divide(4 * n)
+    a = if type == :c64, do: Nx.multiply(a, Complex.new(0.6, 0.8)), else: a
+    a = if Nx.Type.integer?(Nx.Type.normalize!(type)), do: Nx.sign(a), else: a
+    diagonal = Nx.iota(shape, axis: -1) |> Nx.remainder(3) |> Nx.add(1)
+    Nx.eye(shape) |> Nx.select(diagonal, Nx.abs(a)) |> Nx.as_type(type)
+  end
+
+  defp solve(a, b, opts) do
+    scale = b |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
+
+    assert_same(&Nx.LinAlg.triangular_solve(&1, &2, opts), [a, b],
+      ulps: 8,
+      scale: scale,
+      signed_zero: false
+    )
+  end
+
+  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+
+  # A binary of random bytes is as good as any other.
+  defp bits(type, shape, seed) do
+    :rand.seed(:exsss, seed)
+    {_, size} = type = Nx.Type.normalize!(type)
+    bytes = :rand.bytes(Tuple.product(shape) * div(size, 8))
+    Nx.reshape(Nx.from_binary(bytes, type, backend: Nx.BinaryBackend), shape)
+  end
+
+  defp clip(rows, :s8), do: Enum.map(rows, fn row -> Enum.map(row, &rem(&1, 128)) end)
+  defp clip(rows, :u64), do: Enum.map(rows, fn row -> Enum.map(row, &abs/1) end)
+  defp clip(rows, _type), do: rows
+
+  # Nx makes such tensors, but has no function for it.
+  defp empty(type, shape) do
+    Mlx.Backend.from_binary(Nx.template(shape, type), "", device: :cpu)
+  end
+
+  # The shape of an operand, and where its contracted axes are.
+  defp layout(batch, order) do
+    sizes =
+      Enum.map(order, fn
+        {{:inner, size}, _} -> size
+        {:free, size} -> size
+      end)
+
+    places =
+      for {{{:inner, _}, i}, place} <- Enum.with_index(order), do: {i, place + length(batch)}
+
+    {List.to_tuple(batch ++ sizes), places |> Enum.sort() |> Enum.map(&elem(&1, 1))}
   end
 end

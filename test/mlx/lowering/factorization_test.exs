@@ -1,0 +1,533 @@
+defmodule Mlx.Lowering.FactorizationTest do
+  use ExUnit.Case, async: true
+  use ExUnitProperties
+  import Mlx.Oracle
+  import Mlx.Samples, only: [tensor: 2]
+  alias Nx.LinAlg
+
+  @moduletag timeout: 120_000
+
+  # Nx rounds each step to a half; the engine rounds the result.
+  @halves [:f16, :bf16]
+  @types [:f32, :f64, :c64]
+  # The oracle is asked about up to eight rows only: it takes seconds for more.
+  @sizes [1, 2, 3, 5, 8, 33]
+  @epsilon %{{:f, 32} => 2.0 ** -23, {:f, 64} => 2.0 ** -52, {:c, 64} => 2.0 ** -23}
+
+  # A matrix whose elements are between -1 and 1 with a heavier diagonal.
+  defp matrix(type, shape, seed) do
+    :rand.seed(:exsss, seed)
+    real = fn -> for _ <- 1..Tuple.product(shape), do: 2 * :rand.uniform() - 1 end
+
+    x =
+      case Nx.Type.normalize!(type) do
+        {:c, _} -> Enum.zip_with(real.(), real.(), &Complex.new/2)
+        {kind, _} when kind in [:u, :s] -> Enum.map(real.(), &round(9 * abs(&1)))
+        _ -> real.()
+      end
+
+    x |> tensor(type) |> Nx.reshape(shape)
+  end
+
+  defp square(type, n, seed \\ 1), do: matrix(type, {n, n}, seed)
+
+  defp definite(type, shape, seed \\ 1) do
+    a = matrix(type, shape, seed)
+    n = elem(shape, tuple_size(shape) - 1)
+
+    a
+    |> times(LinAlg.adjoint(a))
+    |> Nx.add(Nx.eye(shape, type: type))
+    |> Nx.divide(n)
+    |> Nx.as_type(type)
+  end
+
+  defp hermitian(type, shape, seed \\ 1) do
+    a = matrix(type, shape, seed)
+    a |> Nx.add(LinAlg.adjoint(a)) |> Nx.as_type(type)
+  end
+
+  defp times(a, b) do
+    rank = Nx.rank(a)
+    batch = Enum.to_list(0..(rank - 3)//1)
+    Nx.dot(a, [rank - 1], batch, b, [rank - 2], batch)
+  end
+
+  defp diagonal_times(u, s), do: Nx.multiply(u, Nx.new_axis(s, -2))
+
+  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+
+  defp host(tensors) when is_tuple(tensors),
+    do: tensors |> Tuple.to_list() |> Enum.map(&host/1) |> List.to_tuple()
+
+  defp host(tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
+
+  # Runs on the engine, gives tensors of the oracle.
+  defp run(fun, args) do
+    result = apply(fun, Enum.map(args, &mlx/1))
+    for tensor <- tensors(result), do: assert(%Mlx.Backend{} = tensor.data)
+    host(result)
+  end
+
+  defp tensors(tuple) when is_tuple(tuple), do: Tuple.to_list(tuple)
+  defp tensors(tensor), do: [tensor]
+
+  defp assert_near(got, expected, factor \\ 1) do
+    assert Nx.shape(got) == Nx.shape(expected)
+    n = got |> Nx.shape() |> Tuple.to_list() |> Enum.max(fn -> 1 end)
+    size = expected |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() |> max(1.0)
+    epsilon = Map.get(@epsilon, got.type, 2.0 ** -23)
+    distance = got |> Nx.subtract(expected) |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
+    bound = 16 * factor * n * epsilon * size
+
+    assert is_number(distance) and distance <= bound,
+           "#{inspect(got)} is #{distance} (bound #{bound}) from #{inspect(expected)}"
+  end
+
+  defp assert_orthonormal(q) do
+    columns = Nx.axis_size(q, -1)
+    shape = q.shape |> put_elem(Nx.rank(q) - 2, columns)
+    assert_near(times(LinAlg.adjoint(q), q), Nx.eye(shape, type: q.type))
+  end
+
+  defp all_nan?(tensor) do
+    tensor |> Nx.is_nan() |> Nx.all() |> Nx.to_number() == 1
+  end
+
+  describe "cholesky" do
+    for type <- @types, n <- @sizes do
+      test "of #{type}, #{n} rows" do
+        a = definite(unquote(type), {unquote(n), unquote(n)})
+        l = run(&LinAlg.cholesky/1, [a])
+        assert l.type == a.type
+        assert_near(times(l, LinAlg.adjoint(l)), a)
+        assert_near(l, Nx.tril(l), 0)
+        # BinaryBackend adds 1.0e-10 to each divisor.
+        factor = if unquote(type) == :f64, do: 1.0e7, else: 16
+        if unquote(n) <= 8, do: assert_near(l, LinAlg.cholesky(a), factor)
+      end
+    end
+
+    test "reads only the lower triangle" do
+      a = definite(:f32, {4, 4})
+      garbage = Nx.add(a, Nx.triu(Nx.broadcast(tensor(100.0, :f32), {4, 4}), k: 1))
+      assert run(&LinAlg.cholesky/1, [garbage]) == run(&LinAlg.cholesky/1, [a])
+    end
+
+    test "of batches, of which one is not positive-definite" do
+      a = definite(:f32, {2, 3, 3})
+      bad = tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], :f32)
+      l = run(&LinAlg.cholesky/1, [Nx.concatenate([a, Nx.new_axis(bad, 0)])])
+      assert_near(l[0..1], LinAlg.cholesky(a), 16)
+      assert all_nan?(l[2])
+    end
+
+    # MLX gives a wrong factor for these.
+    for {name, rows} <- [
+          negative: [[-1.0, 0.0], [0.0, 1.0]],
+          indefinite: [[1.0, 2.0], [2.0, 1.0]],
+          singular: [[1.0, 1.0], [1.0, 1.0]],
+          zero: [[0.0, 0.0], [0.0, 0.0]],
+          nan: [[:nan, 0.0], [0.0, 1.0]],
+          nan_below: [[1.0, 0.0], [:nan, 1.0]]
+        ],
+        type <- @types do
+      test "of a matrix that is #{name}, of #{type}, is NaN" do
+        assert all_nan?(run(&LinAlg.cholesky/1, [tensor(unquote(rows), unquote(type))]))
+      end
+    end
+
+    for n <- [40, 130, 300], at <- [0, div(n, 2), n - 1] do
+      test "of #{n} rows that fails at #{at} is NaN" do
+        indices = 0..(unquote(n) - 1)
+
+        element = fn
+          unquote(at), unquote(at) -> -1.0
+          i, i -> 4.0
+          i, j -> 0.5 ** abs(i - j)
+        end
+
+        a = tensor(for(i <- indices, do: for(j <- indices, do: element.(i, j))), :f32)
+        assert all_nan?(run(&LinAlg.cholesky/1, [a]))
+      end
+    end
+  end
+
+  describe "lu" do
+    for type <- @types, n <- @sizes do
+      test "of #{type}, #{n} rows" do
+        a = square(unquote(type), unquote(n))
+        {p, l, u} = run(&LinAlg.lu/1, [a])
+        assert {p.type, l.type, u.type} == {a.type, a.type, a.type}
+        assert_near(p |> times(l) |> times(u), a)
+
+        if unquote(n) <= 8 do
+          {expected_p, expected_l, expected_u} = LinAlg.lu(a)
+          assert Nx.to_flat_list(p) == Nx.to_flat_list(expected_p)
+          assert_near(l, expected_l, 8)
+          assert_near(u, expected_u, 8)
+        end
+      end
+    end
+
+    for type <- [:u8, :s64] do
+      test "of #{type} has a permutation of #{type}" do
+        a = square(unquote(type), 4)
+        {p, l, u} = run(&LinAlg.lu/1, [a])
+        assert {p.type, l.type, u.type} == {a.type, {:f, 32}, {:f, 32}}
+        assert_near(p |> times(l) |> times(u), Nx.as_type(a, :f32))
+      end
+    end
+
+    for type <- @types do
+      test "of singular matrices of #{type} is a factorization" do
+        for rows <- [[[1, 1], [1, 1]], [[0, 0], [0, 0]], [[0, 1], [0, 2]], [[0, 0], [1, 2]]] do
+          a = tensor(rows, unquote(type))
+          {p, l, u} = run(&LinAlg.lu/1, [a])
+          assert_near(p |> times(l) |> times(u), a)
+        end
+      end
+
+      test "of what is not finite, of #{type}, is NaN" do
+        a =
+          Nx.stack([
+            tensor([[1, 2], [3, 5]], unquote(type)),
+            tensor([[1, :nan], [3, 5]], unquote(type)),
+            tensor([[:infinity, 2], [3, 5]], unquote(type))
+          ])
+
+        {p, l, u} = run(&LinAlg.lu/1, [a])
+        assert_near(p[0] |> times(l[0]) |> times(u[0]), a[0])
+        assert all_nan?(l[1..2]) and all_nan?(u[1..2])
+        assert Nx.to_flat_list(Nx.real(Nx.sum(p, axes: [1]))) |> Enum.all?(&(&1 == 1))
+      end
+    end
+  end
+
+  describe "qr" do
+    for type <- @types,
+        {m, n} <- [{1, 1}, {2, 2}, {3, 3}, {5, 3}, {3, 5}, {7, 1}, {1, 7}, {33, 20}, {20, 33}] do
+      test "of #{type}, #{m} by #{n}, is that of Nx" do
+        a = matrix(unquote(type), {unquote(m), unquote(n)}, 3)
+        {q, r} = run(&LinAlg.qr/1, [a])
+        assert_orthonormal(q)
+        assert_near(times(q, r), a)
+        assert_near(r, Nx.triu(r), 0)
+
+        if unquote(max(m, n)) <= 8 do
+          {expected_q, expected_r} = LinAlg.qr(a)
+          assert_near(q, expected_q, 16)
+          assert_near(r, expected_r, 16)
+        end
+      end
+
+      test "of #{type}, #{m} by #{n}, complete" do
+        a = matrix(unquote(type), {unquote(m), unquote(n)}, 3)
+        {q, r} = run(&LinAlg.qr(&1, mode: :complete), [a])
+        assert {q.shape, r.shape} == {{unquote(m), unquote(m)}, {unquote(m), unquote(n)}}
+        assert_orthonormal(q)
+        assert_near(times(q, r), a)
+
+        if unquote(max(m, n)) <= 8 do
+          {_, expected_r} = LinAlg.qr(a, mode: :complete)
+          assert_near(r, expected_r, 16)
+        end
+      end
+    end
+
+    test "keeps the signs of columns that are zero below the diagonal" do
+      for rows <- [
+            [[-3, 2, 1], [0, 1, 1], [0, 0, -1]],
+            [[-3, 2, 1], [0, 1, 1], [0, 3, -1]],
+            [[-3, 2], [0, -1], [0, 0]],
+            [[0, 1], [0, 2]],
+            [[-2]],
+            [[-2, 1]]
+          ] do
+        a = tensor(rows, :f32)
+        {q, r} = run(&LinAlg.qr/1, [a])
+        {expected_q, expected_r} = LinAlg.qr(a)
+        assert_near(q, expected_q)
+        assert_near(r, expected_r)
+      end
+    end
+
+    test "of matrices without full rank" do
+      for type <- @types,
+          rows <- [[[1, 1], [1, 1]], [[0, 0], [0, 0]], [[1, 2], [2, 4], [3, 6]]],
+          mode <- [:reduced, :complete] do
+        a = tensor(rows, type)
+        {q, r} = run(&LinAlg.qr(&1, mode: mode), [a])
+        assert_orthonormal(q)
+        assert_near(times(q, r), a)
+      end
+    end
+
+    test "of what is not finite is NaN" do
+      for type <- @types, mode <- [:reduced, :complete] do
+        a = tensor([[[1, 2], [3, 4], [5, 6]], [[1, 2], [:nan, 4], [5, 6]]], type)
+        {q, r} = run(&LinAlg.qr(&1, mode: mode), [a])
+        assert_near(times(q[0], r[0]), a[0])
+        assert all_nan?(q[1]) and all_nan?(r[1])
+      end
+    end
+  end
+
+  describe "eigh" do
+    for type <- @types, n <- @sizes do
+      test "of #{type}, #{n} rows" do
+        a = hermitian(unquote(type), {unquote(n), unquote(n)})
+        {values, vectors} = run(&LinAlg.eigh/1, [a])
+        assert {values.type, vectors.type} == {a.type, a.type}
+        assert_orthonormal(vectors)
+        assert_near(times(a, vectors), diagonal_times(vectors, values))
+        sizes = values |> Nx.abs() |> Nx.to_flat_list()
+        assert sizes == Enum.sort(sizes, :desc)
+      end
+    end
+
+    test "is that of Nx where it is unique" do
+      for n <- 1..6, seed <- 1..5 do
+        a = hermitian(:f32, {n, n}, seed)
+        {values, vectors} = run(&LinAlg.eigh/1, [a])
+        {expected_values, expected_vectors} = LinAlg.eigh(a, eps: 1.0e-7)
+        assert_near(values, expected_values, 16)
+        assert_near(Nx.abs(vectors), Nx.abs(expected_vectors), 256)
+      end
+    end
+
+    test "of batches and of what is not finite" do
+      for type <- @types do
+        a = tensor([[[2, 1], [1, 2]], [[:nan, 1], [1, 2]], [[2, 1], [1, :neg_infinity]]], type)
+        {values, vectors} = run(&LinAlg.eigh/1, [a])
+        assert_near(values[0], tensor([3, 1], type))
+        assert_orthonormal(vectors[0])
+        assert all_nan?(values[1..2]) and all_nan?(vectors[1..2])
+      end
+    end
+  end
+
+  describe "svd" do
+    for type <- [:f32, :f64],
+        {m, n} <- [{1, 1}, {2, 2}, {3, 3}, {5, 3}, {3, 5}, {7, 1}, {1, 7}, {33, 20}, {20, 33}] do
+      test "of #{type}, #{m} by #{n}" do
+        a = matrix(unquote(type), {unquote(m), unquote(n)}, 3)
+        k = min(unquote(m), unquote(n))
+        {u, s, vt} = run(&LinAlg.svd(&1, full_matrices?: false), [a])
+        assert {u.shape, s.shape, vt.shape} == {{unquote(m), k}, {k}, {k, unquote(n)}}
+        assert_orthonormal(u)
+        assert_orthonormal(LinAlg.adjoint(vt))
+        assert_near(u |> diagonal_times(s) |> times(vt), a)
+        assert Nx.to_flat_list(s) == Enum.sort(Nx.to_flat_list(s), :desc)
+        assert Nx.to_number(Nx.reduce_min(s)) >= 0
+
+        {full_u, full_s, full_vt} = run(&LinAlg.svd/1, [a])
+
+        assert {full_u.shape, full_vt.shape} ==
+                 {{unquote(m), unquote(m)}, {unquote(n), unquote(n)}}
+
+        assert_orthonormal(full_u)
+        assert_orthonormal(LinAlg.adjoint(full_vt))
+        assert_near(full_s, s)
+        assert_near(full_u[[.., 0..(k - 1)]], u, 64)
+        assert_near(full_vt[0..(k - 1)], vt, 64)
+      end
+    end
+
+    test "is that of Nx where it is unique" do
+      for shape <- [{2, 2}, {3, 2}, {2, 4}, {4, 4}] do
+        a = matrix(:f32, shape, 2)
+        {u, s, vt} = run(&LinAlg.svd(&1, full_matrices?: false), [a])
+        {expected_u, expected_s, expected_vt} = LinAlg.svd(a, full_matrices?: false)
+        # BinaryBackend iterates until 1.0e-4.
+        assert_near(s, expected_s, 500)
+        assert_near(Nx.abs(u), Nx.abs(expected_u), 500)
+        assert_near(Nx.abs(vt), Nx.abs(expected_vt), 500)
+      end
+    end
+
+    test "of matrices without full rank and of what is not finite" do
+      for full <- [true, false], type <- [:f32, :f64] do
+        a =
+          tensor(
+            [
+              [[1, 2], [2, 4], [3, 6]],
+              [[0, 0], [0, 0], [0, 0]],
+              [[1, 2], [:nan, 4], [3, 6]],
+              [[1, 2], [3, :infinity], [3, 6]]
+            ],
+            type
+          )
+
+        {u, s, vt} = run(&LinAlg.svd(&1, full_matrices?: full), [a])
+
+        for i <- 0..1 do
+          assert_orthonormal(u[i])
+          assert_orthonormal(vt[i])
+          assert_near(u[i][[.., 0..1]] |> diagonal_times(s[i]) |> times(vt[i]), a[i])
+        end
+
+        for x <- [u, s, vt], do: assert(all_nan?(x[2..3]))
+      end
+    end
+
+    test "refuses complex numbers, as Nx does" do
+      assert_raise ArgumentError, fn -> LinAlg.svd(mlx(square(:c64, 2))) end
+    end
+  end
+
+  describe "solve" do
+    for type <- @types, n <- @sizes do
+      test "of #{type}, #{n} rows" do
+        a =
+          Nx.add(square(unquote(type), unquote(n)), Nx.eye(unquote(n)) |> Nx.multiply(unquote(n)))
+
+        for b <- [
+              matrix(unquote(type), {unquote(n)}, 5),
+              matrix(unquote(type), {unquote(n), 3}, 5)
+            ] do
+          x = run(&LinAlg.solve/2, [a, b])
+          assert x.type == b.type
+          assert_near(Nx.dot(a, x), b, 4)
+          if unquote(n) <= 8, do: assert_near(x, LinAlg.solve(a, b), 16)
+        end
+      end
+    end
+
+    test "of batches of matrices and of vectors" do
+      a = Nx.add(matrix(:f32, {2, 3, 4, 4}, 1), Nx.multiply(4, Nx.eye({2, 3, 4, 4})))
+
+      for shape <- [{2, 3, 4}, {2, 3, 4, 2}] do
+        b = matrix(:f32, shape, 2)
+        assert_near(run(&LinAlg.solve/2, [a, b]), LinAlg.solve(a, b), 16)
+      end
+    end
+
+    test "of mixed types" do
+      for {a, b, type} <- [
+            {:s32, :f32, {:f, 32}},
+            {:f32, :c64, {:c, 64}},
+            {:u8, :s64, {:f, 32}},
+            {:f64, :s8, {:f, 64}},
+            {:f16, :u8, {:f, 16}}
+          ] do
+        a = Nx.add(square(a, 3), Nx.eye(3, type: a) |> Nx.multiply(tensor(20, a)))
+        x = run(&LinAlg.solve/2, [a, square(b, 3, 2)])
+        assert x.type == type
+        b = square(b, 3, 2)
+        wide = if match?({_, 16}, type), do: {:f, 32}, else: type
+        expected = LinAlg.solve(Nx.as_type(a, wide), Nx.as_type(b, wide)) |> Nx.as_type(type)
+        assert_equivalent(mlx(x), expected, ulps: 128, scale: 1.0)
+      end
+    end
+
+    test "of singular matrices and of what is not finite is NaN" do
+      for type <- @types do
+        a =
+          tensor(
+            [[[2, 1], [1, 2]], [[1, 1], [1, 1]], [[0, 0], [0, 0]], [[1, :nan], [1, 2]]],
+            type
+          )
+
+        b = tensor([[1, 2], [1, 2], [1, 2], [1, 2]], type)
+        x = run(&LinAlg.solve/2, [a, b])
+        assert_near(x[0], tensor([0, 1], type))
+        assert all_nan?(x[1..3])
+      end
+    end
+  end
+
+  describe "determinant" do
+    for type <- [:u8, :s8, :s32, :u32, :s64, :u64, :f16, :bf16, :f32, :f64, :c64], n <- [2, 3] do
+      test "of #{type}, #{n} rows, is that of Nx to the bit" do
+        a = matrix(unquote(type), {4, unquote(n), unquote(n)}, 4)
+        assert_same(&LinAlg.determinant/1, [a], ulps: 1, scale: 1.0)
+      end
+    end
+
+    for type <- @types, n <- [1, 4, 5, 8, 12] do
+      test "of #{type}, #{n} rows" do
+        a = matrix(unquote(type), {2, unquote(n), unquote(n)}, 4)
+        assert_same(&LinAlg.determinant/1, [a], ulps: 512, scale: 1.0)
+      end
+    end
+
+    test "of large integers wraps" do
+      a = tensor([[2_000_000_000, 3], [7, 2_000_000_000]], :s32)
+      assert_same(&LinAlg.determinant/1, [a])
+    end
+
+    test "does not overflow on the way" do
+      a = Nx.multiply(Nx.eye(4), tensor([1.0e30, 1.0e30, 1.0e-30, 1.0e-30], :f32))
+      assert_same(&LinAlg.determinant/1, [a])
+    end
+
+    test "of singular matrices is zero, of what is not finite NaN" do
+      a =
+        Nx.stack([
+          Nx.broadcast(tensor(1.0, :f32), {4, 4}),
+          Nx.broadcast(tensor(:nan, :f32), {4, 4})
+        ])
+
+      assert [+0.0, :nan] = Nx.to_flat_list(run(&LinAlg.determinant/1, [a]))
+    end
+  end
+
+  describe "halves" do
+    for type <- @halves do
+      test "of #{type} are computed wider" do
+        a = definite(unquote(type), {4, 4})
+        wide = Nx.as_type(a, :f32)
+
+        functions =
+          [&LinAlg.cholesky/1, &LinAlg.qr/1, &LinAlg.eigh/1, &LinAlg.svd/1] ++
+            [&LinAlg.lu/1, &LinAlg.determinant/1]
+
+        for fun <- functions do
+          narrow = &Nx.as_type(&1, unquote(type))
+
+          expected =
+            run(
+              fn wide -> wide |> fun.() |> tensors() |> Enum.map(narrow) |> List.to_tuple() end,
+              [wide]
+            )
+
+          assert tensors(run(fun, [a])) == tensors(expected)
+        end
+      end
+    end
+  end
+
+  property "factorizations of random batches" do
+    shapes =
+      gen all batch <- list_of(integer(1..3), max_length: 2),
+              m <- integer(1..9),
+              n <- integer(1..9) do
+        {batch, m, n}
+      end
+
+    check all {batch, m, n} <- shapes, type <- member_of(@types), seed <- integer(1..10_000) do
+      rectangle = List.to_tuple(batch ++ [m, n])
+      square = List.to_tuple(batch ++ [n, n])
+      a = matrix(type, rectangle, seed)
+      {q, r} = run(&LinAlg.qr/1, [a])
+      assert_near(times(q, r), a)
+      assert_orthonormal(q)
+
+      {p, l, u} = run(&LinAlg.lu/1, [matrix(type, square, seed)])
+      assert_near(p |> times(l) |> times(u), matrix(type, square, seed))
+
+      definite = definite(type, square, seed)
+      l = run(&LinAlg.cholesky/1, [definite])
+      assert_near(times(l, LinAlg.adjoint(l)), definite)
+
+      {values, vectors} = run(&LinAlg.eigh/1, [definite])
+      assert_near(times(definite, vectors), diagonal_times(vectors, values))
+
+      if type != :c64 do
+        {u, s, vt} = run(&LinAlg.svd(&1, full_matrices?: false), [a])
+        assert_near(u |> diagonal_times(s) |> times(vt), a)
+      end
+    end
+  end
+end
