@@ -24,9 +24,11 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
       axes = axes(x, opts)
+      type = accumulator(unquote(name), out.type)
 
-      op(unquote(name), [cast(x, out.type)], [axes], out.type, kept(x.shape, axes))
+      op(unquote(name), [cast(x, type)], [axes], type, kept(x.shape, axes))
       |> reshape(out.shape)
+      |> cast(out.type)
     end
   end
 
@@ -107,7 +109,8 @@ defmodule Mlx.Lowering.Reduction do
 
   # Halves have too few bits to add one to two thousand.
   defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and name in [:cumulative_sum, :cumulative_product],
+       when kind in [:f, :bf] and
+              name in [:sum, :product, :cumulative_sum, :cumulative_product],
        do: {:f, 32}
 
   defp accumulator(_name, type), do: type
