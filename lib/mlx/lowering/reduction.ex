@@ -107,10 +107,9 @@ defmodule Mlx.Lowering.Reduction do
     end
   end
 
-  # Halves have too few bits to add one to two thousand.
+  # Halves have too few bits to add one to two thousand, and MLX's scans of them miss NaN.
   defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and
-              name in [:sum, :product, :cumulative_sum, :cumulative_product],
+       when kind in [:f, :bf] and name not in [:reduce_max, :reduce_min],
        do: {:f, 32}
 
   defp accumulator(_name, type), do: type
