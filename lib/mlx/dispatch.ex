@@ -78,6 +78,8 @@ defmodule Mlx.Dispatch do
   @doc """
   Copies a binary to a device.
   """
+  def from_binary(out, binary, :traced), do: from_binary(out, binary, Mlx.Device.default())
+
   def from_binary(out, binary, device) do
     check_type!(out.type, device)
     wrap(out, load(binary, out.shape, out.type, device), device)

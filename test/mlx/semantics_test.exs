@@ -147,6 +147,59 @@ defmodule Mlx.SemanticsTest do
     end
   end
 
+  test "argmax and argmin find the last of several NaN" do
+    for numbers <- [[:nan, 1, :nan, 3], [2, :nan, :nan], [:nan, :infinity, :nan, :neg_infinity]],
+        type <- floats(),
+        tie_break <- [:low, :high] do
+      x = tensor(numbers, type)
+      assert_same(&Nx.argmax(&1, tie_break: tie_break), [x])
+      assert_same(&Nx.argmin(&1, tie_break: tie_break), [x])
+    end
+  end
+
+  test "cumulative_* go along any axis, reversed, inside a definition too" do
+    for op <- [:cumulative_sum, :cumulative_product, :cumulative_max, :cumulative_min],
+        axis <- [0, 1, 2],
+        reverse <- [false, true] do
+      fun = &apply(Nx, op, [Nx.add(&1, 1), [axis: axis, reverse: reverse]])
+      assert_same(fun, [sample(:s32, {2, 3, 4})])
+      assert_same(Nx.Defn.jit(fun, compiler: Nx.Defn.Evaluator), [sample(:s32, {2, 3, 4})])
+    end
+  end
+
+  test "window_* with strides, padding and dilations, of every type" do
+    options = [strides: [2, 1], padding: [{1, 2}, {0, 1}], window_dilations: [1, 2]]
+
+    for op <- [:window_sum, :window_product, :window_max, :window_min], type <- reals() do
+      assert_same(&apply(Nx, op, [&1, {2, 3}, options]), [sample(type, {4, 6})], scale: 64.0)
+    end
+  end
+
+  test "pad with interior and negative padding" do
+    for type <- types(), config <- [{-1, 2, 3}, {2, -3, 1}, {-2, -1, 0}] do
+      assert_same(&Nx.pad(&1, &2, [config]), [sample(type, {4}), tensor(1, type)])
+    end
+  end
+
+  test "conv with groups, dilations, permutations, asymmetric padding, of every type" do
+    for type <- types(), groups <- [[feature_group_size: 2], [batch_group_size: 2]] do
+      options =
+        [strides: [2, 1], input_dilation: [1, 2], kernel_dilation: [2, 1]] ++
+          [padding: [{1, 2}, {-1, 3}], input_permutation: [3, 0, 1, 2]] ++
+          [output_permutation: [1, 2, 3, 0]] ++ groups
+
+      channels = if groups[:feature_group_size], do: 2, else: 4
+      args = [sample(type, {4, 5, 4, 2}), sample(type, {2, channels, 2, 3})]
+      assert_same(&Nx.conv(&1, &2, options), args, scale: 1.0e4)
+    end
+  end
+
+  test "reduce and window_reduce with a function fold in order" do
+    fun = fn x, acc -> Nx.subtract(Nx.multiply(acc, 2), x) end
+    assert_same(&Nx.reduce(&1, 3, [axes: [1]], fun), [sample(:s32, {3, 5})])
+    assert_same(&Nx.window_reduce(&1, 3, {2, 2}, fun), [sample(:s32, {3, 5})])
+  end
+
   test "slice and put_slice are moved inside" do
     x = sample(:s32, {4, 5})
     part = sample(:s32, {2, 3}, from: 5)

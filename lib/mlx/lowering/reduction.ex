@@ -24,9 +24,11 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
       axes = axes(x, opts)
+      type = accumulator(unquote(name), out.type)
 
-      op(unquote(name), [cast(x, out.type)], [axes], out.type, kept(x.shape, axes))
+      op(unquote(name), [cast(x, type)], [axes], type, kept(x.shape, axes))
       |> reshape(out.shape)
+      |> cast(out.type)
     end
   end
 
@@ -105,9 +107,9 @@ defmodule Mlx.Lowering.Reduction do
     end
   end
 
-  # Halves have too few bits to add one to two thousand.
+  # Halves have too few bits to add one to two thousand, and MLX's scans of them miss NaN.
   defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and name in [:cumulative_sum, :cumulative_product],
+       when kind in [:f, :bf] and name not in [:reduce_max, :reduce_min],
        do: {:f, 32}
 
   defp accumulator(_name, type), do: type

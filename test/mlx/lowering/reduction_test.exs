@@ -1,5 +1,8 @@
 defmodule Mlx.Lowering.ReductionTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Reduction, async: true
+  use ExUnitProperties
+  import StreamData, only: [boolean: 0, integer: 1, member_of: 1]
+  alias Mlx.Generators
 
   @options [
     [],
@@ -99,4 +102,175 @@ defmodule Mlx.Lowering.ReductionTest do
   end
 
   check(:sum, "of many f32", [Nx.broadcast(tensor(0.1, :f32), {200_000})], ulps: 128)
+
+  # Long axes are folded in parts.
+  for op <- [:sum, :product, :reduce_max, :reduce_min],
+      {shape, options} <- [
+        {{1000}, []},
+        {{5000}, []},
+        {{3, 700}, []},
+        {{700, 3}, []},
+        {{2, 1500, 3}, [axes: [1]]},
+        {{2, 3, 1500}, [axes: [2]]},
+        {{3, 1025, 2}, [axes: [0, 1]]},
+        {{2, 2, 800}, [axes: [0, 2], keep_axes: true]}
+      ] do
+    check(op, "of s32#{inspect(shape)} with #{inspect(options)}", [sample(:s32, shape), options])
+    x = Nx.add(Nx.multiply(sample(:f32, shape), 2 ** -8), 1)
+    args = [x, options]
+    check(op, "of f32#{inspect(shape)} with #{inspect(options)}", args, ulps: 512, scale: 16.0)
+  end
+
+  for op <- [:reduce_max, :reduce_min, :argmax, :argmin],
+      at <- [0, 700, 999],
+      special <- [:nan, :infinity] do
+    x = List.duplicate(1.0, 1000) |> List.replace_at(at, special) |> tensor(:f32)
+    check(op, "finds #{special} at #{at}", [x])
+  end
+
+  @cumulative [:cumulative_sum, :cumulative_product, :cumulative_max, :cumulative_min]
+
+  property "cumulative_* along any axis, reversed too" do
+    check all op <- member_of(@cumulative),
+              type <-
+                member_of(
+                  if op in [:cumulative_sum, :cumulative_product], do: types(), else: reals()
+                ),
+              rank <- integer(1..3),
+              shape <- Generators.shape(rank),
+              axis <- integer(-rank..(rank - 1)),
+              reverse <- boolean(),
+              x <- Generators.tensor(type, shape, specials: type != :c64),
+              max_runs: 300 do
+      # Nx.BinaryBackend rounds to the type at each step.
+      opts = [ulps: 16, scale: 64.0, signed_zero: false]
+      assert_same(&apply(Nx, op, [&1, [axis: axis, reverse: reverse]]), [x], opts)
+    end
+  end
+
+  test "cumulative_* are in the type of the operand" do
+    for op <- @cumulative, type <- integers() do
+      assert_same(&apply(Nx, op, [&1]), [sample(type, {20})])
+      assert_same(&apply(Nx, op, [&1, [axis: 1]]), [sample(type, {3, 5})])
+    end
+  end
+
+  test "cumulative_* pass NaN on" do
+    for op <- @cumulative, type <- floats(), reverse <- [false, true] do
+      assert_same(&apply(Nx, op, [&1, [reverse: reverse]]), [specials(type)])
+      assert_same(&apply(Nx, op, [&1, [axis: 1, reverse: reverse]]), [tensor(@not_finite, type)])
+    end
+  end
+
+  test "cumulative_* of vectorized and named tensors" do
+    for op <- @cumulative do
+      assert_same(&apply(Nx, op, [&1]), [Nx.vectorize(sample(:s32, {2, 5}), :v)])
+      assert_same(&apply(Nx, op, [&1, [axis: :y]]), [sample(:s32, {2, 5}, names: [:x, :y])])
+    end
+  end
+
+  test "cumulative_max and cumulative_min of complex numbers raise" do
+    x = mlx(sample(:c64, {3}))
+    assert_raise ArgumentError, ~r/complex/, fn -> Nx.cumulative_max(x) end
+    assert_raise ArgumentError, ~r/complex/, fn -> Nx.cumulative_min(x) end
+  end
+
+  # Exact for as many as f32 holds, where a sum of halves stops growing.
+  test "cumulative_sum of many halves" do
+    for {type, most} <- [f16: 2048, bf16: 256] do
+      sums =
+        Nx.cumulative_sum(mlx(Nx.broadcast(tensor(1, type), {8192})))
+
+      assert Nx.to_number(sums[most - 1]) == most
+      assert Nx.to_number(sums[8191]) == 8192
+    end
+  end
+
+  test "cumulative_* have gradients" do
+    x = tensor([[0.5, 1.25, -2.0], [3.0, -0.75, 1.5]], :f32)
+
+    for op <- @cumulative, options <- [[], [axis: 1], [axis: 1, reverse: true]] do
+      weighted = &Nx.sum(Nx.multiply(apply(Nx, op, [&1, options]), Nx.iota({2, 3})))
+      assert_same(&Nx.Defn.grad(&1, weighted), [x], ulps: 16, scale: 4.0)
+    end
+  end
+
+  # Neither associative nor commutative.
+  @doc false
+  def weighted(x, acc), do: Nx.subtract(Nx.multiply(acc, 2), x)
+
+  for options <- Enum.uniq(@options ++ [[axes: []], [axes: [2, 1]]]) do
+    args = [sample(:s32, {2, 3, 4}), 1, options, &__MODULE__.weighted/2]
+    if options != [axes: []], do: check(:reduce, "in order, #{inspect(options)}", args)
+  end
+
+  for type <- types() do
+    check(:reduce, "of #{type}", [small(type), tensor(1, type), &Nx.add/2], scale: 4.0)
+  end
+
+  check(:reduce, "of more elements than are built at once", [sample(:s32, {300}), 0, &Nx.add/2])
+  check(:reduce, "of a scalar", [tensor(3, :s32), 4, &Nx.multiply/2])
+  check(:reduce, "with a wider accumulator", [sample(:s32, {4}), 0.5, &Nx.add/2])
+  check(:reduce, "by name", [sample(:s32, {2, 3}, names: [:x, :y]), 0, [axes: [:x]], &Nx.max/2])
+  check(:reduce, "of vectorized", [Nx.vectorize(sample(:s32, {2, 3}), :v), 0, &Nx.max/2])
+
+  test "reduce with a function of many operations" do
+    limit = tensor(3, :s32)
+
+    for fun <- [
+          fn x, acc -> Nx.select(Nx.greater(x, acc), Nx.add(acc, 1), Nx.bitwise_xor(acc, x)) end,
+          fn x, acc -> Nx.remainder(Nx.add(Nx.abs(x), acc), 7) end,
+          fn x, acc -> x |> Nx.clip(0, 5) |> Nx.add(acc) |> Nx.as_type(:s32) end,
+          fn x, acc -> Nx.add(acc, Nx.logical_and(x, acc)) end,
+          fn x, _acc -> x end,
+          fn _x, acc -> acc end,
+          fn _x, _acc -> Nx.tensor(3) end,
+          fn _x, _acc -> 3 end
+        ],
+        options <- [[], [axes: [1]]] do
+      assert_same(&Nx.reduce(&1, 0, options, fun), [sample(:s16, {3, 4}) |> Nx.as_type(:s32)])
+    end
+
+    fun = fn x, limit -> Nx.reduce(x, 0, [axes: [0]], &Nx.min(Nx.add(&1, &2), limit)) end
+    assert_same(fun, [sample(:s32, {3, 4}), limit])
+
+    # Nx.BinaryBackend can't negate elements of tensors that have axes.
+    negated = Nx.reduce(mlx(sample(:s32, {5})), 0, &Nx.add(&2, Nx.logical_not(&1)))
+    assert_equivalent(negated, tensor(1, :s32))
+
+    constant = &Nx.reduce(&1, 0, fn x, acc -> Nx.min(Nx.add(x, acc), Nx.Constants.infinity()) end)
+    assert_same(constant, [sample(:f32, {3, 4})])
+  end
+
+  test "reduce inside a definition" do
+    for {type, initial} <- [u8: 0, s32: 3, f32: 0] do
+      fun = &Nx.reduce(&1, initial, [axes: [1]], fn x, acc -> weighted(x, acc) end)
+      assert_same(Nx.Defn.jit(fun, compiler: Nx.Defn.Evaluator), [small(type)])
+    end
+  end
+
+  test "reduce refuses what is not element-wise" do
+    x = mlx(sample(:f32, {3}))
+
+    for fun <- [
+          fn x, acc -> Nx.add(acc, Nx.to_number(x)) end,
+          fn x, acc -> Nx.sum(Nx.stack([x, acc])) end,
+          fn element, acc -> Nx.add(Nx.add(element, acc), x) end,
+          fn element, acc ->
+            if Nx.greater(element, 0) |> Nx.to_number() == 1, do: element, else: acc
+          end
+        ] do
+      error = assert_raise Mlx.Error, fn -> Nx.reduce(x, 0, fun) end
+      assert error.kind == :unsupported
+      assert error.message =~ "Nx.reduce/4"
+    end
+
+    assert_raise ArgumentError, ~r/another type/, fn ->
+      Nx.reduce(x, 0, fn _, acc ->
+        Nx.as_type(acc, if(acc.type == {:s, 32}, do: :f32, else: :s32))
+      end)
+    end
+  end
+
+  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
 end

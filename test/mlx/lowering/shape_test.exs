@@ -1,5 +1,7 @@
 defmodule Mlx.Lowering.ShapeTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Shape, async: true
+  use ExUnitProperties
+  alias Mlx.Generators
 
   @transposed Nx.transpose(sample(:s32, {3, 4}))
   @cube sample(:s32, {2, 3, 4})
@@ -117,6 +119,63 @@ defmodule Mlx.Lowering.ShapeTest do
 
     check(:stack, "with a name", [[sample(:s32, {2}), sample(:s32, {2})], [axis: 0, name: :z]])
     check(:stack, "of scalars", [[tensor(1, :u8), tensor(-2, :s16), tensor(0.5, :f32)]])
+  end
+
+  describe "pad" do
+    for type <- types() do
+      check(:pad, "of #{type}", [sample(type, {2, 3}), tensor(5, type), [{1, 2, 0}, {0, 1, 1}]])
+    end
+
+    for config <-
+          [{0, 0, 0}, {2, 1, 0}, {0, 0, 2}, {1, 2, 3}, {-1, 0, 0}, {0, -2, 0}] ++
+            [{-1, -1, 0}, {-2, 3, 0}, {3, -2, 0}, {-1, -1, 2}, {-2, 1, 1}, {-4, 0, 0}] ++
+            [{-2, -2, 0}, {0, -4, 0}, {-3, -7, 2}, {-5, 2, 2}] do
+      check(:pad, "with #{inspect(config)}", [sample(:s32, {4}), 7, [config]])
+    end
+
+    check(:pad, "in three dimensions", [@cube, -1, [{1, -1, 0}, {0, 2, 1}, {-1, 1, 2}]])
+    check(:pad, "with NaN", [sample(:f32, {2}), tensor(:nan, :f32), [{1, 1, 1}]])
+    check(:pad, "of a scalar", [tensor(3, :u8), 5, []])
+    check(:pad, "keeps names", [sample(:s32, {2, 2}, names: [:x, :y]), 0, [{1, 0, 0}, {0, 1, 0}]])
+    check(:pad, "of vectorized", [Nx.vectorize(sample(:s32, {2, 3}), :v), 0, [{1, 1, 0}]])
+    check(:pad, "of a view", [@transposed, 0, [{-1, 1, 1}, {2, -1, 0}]])
+
+    property "of any shape" do
+      check all type <- StreamData.member_of(types()),
+                rank <- StreamData.integer(0..4),
+                shape <- Generators.shape(rank, 2..5),
+                # Nx.BinaryBackend can't cut off more than there is.
+                width = StreamData.integer(-1..3),
+                config <- Generators.per_axis({width, width, StreamData.integer(0..2)}, rank),
+                x <- Generators.tensor(type, shape),
+                value <- Generators.tensor(type, {}) do
+        assert_same(&Nx.pad(&1, &2, config), [x, value])
+      end
+    end
+
+    # Nx.BinaryBackend leaves the bits of the other type in place.
+    test "casts to the merged type" do
+      x = Nx.backend_copy(tensor([1, 2], :s32), {Mlx.Backend, device: :cpu})
+      assert_equivalent(Nx.pad(x, 1.5, [{1, 1, 0}]), tensor([1.5, 1.0, 2.0, 1.5], :f32))
+    end
+
+    # Nx.BinaryBackend raises.
+    test "adds to what nothing is left of" do
+      x = Nx.backend_copy(tensor([1, 2], :s32), {Mlx.Backend, device: :cpu})
+      assert_equivalent(Nx.pad(x, 7, [{-3, 4, 0}]), tensor([7, 7, 7], :s32))
+      empty = Nx.pad(x, 7, [{-1, -1, 0}])
+      assert empty.shape == {0}
+      assert_equivalent(Nx.pad(empty, 7, [{1, 1, 0}]), tensor([7, 7], :s32))
+      assert_raise Mlx.Error, fn -> x |> Nx.pad(7, [{-3, 0, 0}]) |> Nx.to_binary() end
+    end
+
+    test "has gradients in both operands" do
+      for config <- [{1, 2, 0}, {-1, 0, 0}, {0, -1, 2}, {2, -2, 1}] do
+        fun = fn {x, value} -> Nx.sum(Nx.sin(Nx.pad(x, value, [config, {0, 1, 0}]))) end
+        args = [tensor([[0.5, 1.0], [-2.0, 0.25], [3.0, 1.5]], :f32), tensor(0.75, :f32)]
+        assert_same(fn x, value -> Nx.Defn.grad({x, value}, fun) end, args, ulps: 16, scale: 1.0)
+      end
+    end
   end
 
   test "operations on a view read the right elements" do

@@ -8,7 +8,7 @@ use super::pad::pad;
 use super::{number, shape::cast};
 use crate::attribute::Shape;
 use crate::error::{Error, Result};
-use crate::ffi::c_op;
+use crate::ffi::{c_op, on_gpu};
 
 ops! {
     /// The products of kernels and the windows of an array, summed. The array's axes
@@ -25,6 +25,16 @@ ops! {
         let geometry = Geometry { strides, low, high, input_dilation, kernel_dilation, groups };
         geometry.convolve(x, kernels, s)
     };
+}
+
+/// From so many output channels in each group, laying out windows for a product of
+/// matrices is worth its time.
+const LARGE_GROUP: i32 = 4;
+
+enum Path {
+    Native,
+    PaddedNative,
+    MatrixProduct,
 }
 
 struct Geometry {
@@ -47,19 +57,35 @@ impl Geometry {
         match dtype {
             Dtype::Complex64 => self.complex(x, kernels, s),
             Dtype::Float64 => self.matrix_product(x, kernels, &space, s),
-            _ if self.is_native(&space) => self.native(x, kernels, s),
-            Dtype::Float32 => self.matrix_product(x, kernels, &space, s),
-            _ => {
-                let wide = |x| cast(x, Dtype::Float32);
-                let product = self.matrix_product(&wide(x)?, &wide(kernels)?, &space, s)?;
-                cast(&product, dtype)
-            }
+            _ => match self.path(kernels, s) {
+                Path::Native => self.native(x, kernels, s),
+                Path::PaddedNative => self.unpadded().native(&self.padded(x, s)?, kernels, s),
+                Path::MatrixProduct => {
+                    let wide = |x| cast(x, Dtype::Float32);
+                    let product = self.matrix_product(&wide(x)?, &wide(kernels)?, &space, s)?;
+                    cast(&product, dtype)
+                }
+            },
         }
     }
 
-    /// MLX knows up to three dimensions, groups in up to two, and computes in f32.
-    fn is_native(&self, space: &[i32]) -> bool {
-        space.len() <= if self.groups == 1 { 3 } else { 2 }
+    /// MLX knows up to three dimensions, and groups in up to two. On the CPU it
+    /// multiplies matrices unless there are dilations or groups; its other way is slow,
+    /// and writes past the end of its result where padding is wide.
+    fn path(&self, kernels: &Array, s: &Stream) -> Path {
+        let rank = self.strides.len();
+        let plain = [&self.input_dilation, &self.kernel_dilation]
+            .iter()
+            .all(|list| list.iter().all(|&step| step == 1));
+        if rank > if self.groups == 1 { 3 } else { 2 } {
+            Path::MatrixProduct
+        } else if on_gpu(s) || plain && (self.groups == 1 || rank == 1) {
+            Path::Native
+        } else if kernels.dim(0) / self.groups < LARGE_GROUP {
+            Path::PaddedNative
+        } else {
+            Path::MatrixProduct
+        }
     }
 
     fn output_space(&self, x: &Array, kernels: &Array) -> Result<Shape> {
@@ -148,13 +174,33 @@ impl Geometry {
         Ok(products.reshape(&shape)?)
     }
 
-    /// A view with the axes batch, space, window, channels.
-    fn windows(&self, x: &Array, kernels: &Array, space: &[i32], s: &Stream) -> Result<Array> {
+    /// The array with the zeros that padding and dilation put into it.
+    fn padded(&self, x: &Array, s: &Stream) -> Result<Array> {
         let around = |padding: &[i32]| [&[0], padding, &[0]].concat();
         let between: Shape = self.input_dilation.iter().map(|step| step - 1).collect();
         let zero = number(0, x.dtype())?;
         let padding = [&self.low, &self.high, &between].map(|list| around(list));
-        let x = pad(x, &zero, [&padding[0], &padding[1], &padding[2]], s)?;
+        pad(x, &zero, [&padding[0], &padding[1], &padding[2]], s)
+    }
+
+    /// What is left to do on a padded array.
+    fn unpadded(&self) -> Geometry {
+        let rank = self.strides.len();
+        Geometry {
+            strides: self.strides.clone(),
+            low: vec![0; rank],
+            high: vec![0; rank],
+            input_dilation: vec![1; rank],
+            kernel_dilation: self.kernel_dilation.clone(),
+            groups: self.groups,
+        }
+    }
+
+    /// A view with the axes batch, space, window, channels.
+    fn windows(&self, x: &Array, kernels: &Array, space: &[i32], s: &Stream) -> Result<Array> {
+        let x = self.padded(x, s)?;
+        // MLX takes strides of nothing else.
+        let x = c_op!(mlx_contiguous(x.as_ptr(), false), s)?;
 
         let mut steps = vec![1i64; x.ndim()];
         for axis in (0..x.ndim() - 1).rev() {

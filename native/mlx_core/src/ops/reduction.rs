@@ -1,23 +1,25 @@
 //! Fewer elements: sums, products, extremes and where they are.
 
+use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::{argmax_axis, argmin_axis};
-
-use mlx_rs::{Array, Dtype, Stream};
+use mlx_rs::ops::{concatenate, maximum, minimum};
+use mlx_rs::{Array, Stream};
 
 use super::ops;
+use super::slicing::Part;
 use crate::attribute::Shape;
 use crate::error::Result;
-use crate::ffi::c_op;
+use crate::ffi::{c_op, on_gpu};
 
 ops! {
     /// The sum over axes, which stay with size 1.
-    sum(x) { axes: Shape } |s| => sum(x, &axes, s);
+    sum(x) { axes: Shape } |s| => reduce(x, &axes, &SUM, s);
     /// The product over axes, which stay with size 1.
-    product(x) { axes: Shape } => widened(x, |x| Ok(x.prod_axes(&axes, true)?));
+    product(x) { axes: Shape } |s| => reduce(x, &axes, &PRODUCT, s);
     /// The largest over axes, which stay with size 1; NaN if there is one.
-    reduce_max(x) { axes: Shape } => x.max_axes(&axes, true);
+    reduce_max(x) { axes: Shape } |s| => reduce(x, &axes, &MAX, s);
     /// The smallest over axes, which stay with size 1; NaN if there is one.
-    reduce_min(x) { axes: Shape } => x.min_axes(&axes, true);
+    reduce_min(x) { axes: Shape } |s| => reduce(x, &axes, &MIN, s);
     /// Whether all are true over axes, which stay with size 1.
     all(x) { axes: Shape } => x.all_axes(&axes, true);
     /// Whether any is true over axes, which stay with size 1.
@@ -46,83 +48,73 @@ const SAME_TYPE: mlx_sys::mlx_optional_dtype = mlx_sys::mlx_optional_dtype {
     has_value: false,
 };
 
-/// More elements than this are added up in blocks: MLX adds one after the other, so
-/// that the error grows with their number.
-const MANY: i32 = 4096;
+type Pairwise = fn(&Array, &Array) -> Result<Array, Exception>;
 
-/// The size of a block.
-const BLOCK: i32 = 256;
-
-/// Half-precision floats are folded in single precision.
-fn widened(x: &Array, fold: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
-    match x.dtype() {
-        Dtype::Float16 | Dtype::Bfloat16 => {
-            let folded = fold(&x.as_dtype(Dtype::Float32)?)?;
-            Ok(folded.as_dtype(x.dtype())?)
-        }
-        _ => fold(x),
-    }
+/// An associative operation on two arrays, and the same along axes of one.
+pub(super) struct Operation {
+    pub(super) pair: Pairwise,
+    pub(super) reduce: fn(&Array, &[i32]) -> Result<Array, Exception>,
+    /// Whether an element may count twice.
+    pub(super) idempotent: bool,
 }
 
-fn sum(x: &Array, axes: &[i32], s: &Stream) -> Result<Array> {
-    if !(x.dtype().is_float() || x.dtype().is_complex()) {
-        return Ok(x.sum_axes(axes, true)?);
-    }
-    widened(x, |x| {
-        let count: i64 = axes.iter().map(|&axis| i64::from(x.dim(axis))).product();
-        if count <= i64::from(MANY) {
-            Ok(x.sum_axes(axes, true)?)
-        } else if axes.len() == x.ndim() && x.size() <= i32::MAX as usize {
-            let ones = vec![1; x.ndim()];
-            Ok(sum_axis(&x.reshape(&[-1])?, 0, s)?.reshape(&ones)?)
-        } else {
-            axes.iter()
-                .try_fold(x.clone(), |x, &axis| sum_axis(&x, axis, s))
+pub(super) const SUM: Operation = Operation {
+    pair: |a, b| a.add(b),
+    reduce: |x, axes| x.sum_axes(axes, true),
+    idempotent: false,
+};
+pub(super) const PRODUCT: Operation = Operation {
+    pair: |a, b| a.multiply(b),
+    reduce: |x, axes| x.prod_axes(axes, true),
+    idempotent: false,
+};
+pub(super) const MAX: Operation = Operation {
+    pair: |a, b| maximum(a, b),
+    reduce: |x, axes| x.max_axes(axes, true),
+    idempotent: true,
+};
+pub(super) const MIN: Operation = Operation {
+    pair: |a, b| minimum(a, b),
+    reduce: |x, axes| x.min_axes(axes, true),
+    idempotent: true,
+};
+
+/// A last axis of this size is worth folding into lanes.
+const LANES: i32 = 512;
+
+/// Sums of more floats than this, one after the other, lose digits.
+const LONG: i32 = 1024;
+
+/// On the CPU, long axes are folded to about the square root of their size first: the
+/// last one across, which adds vectors instead of numbers, others in blocks.
+fn reduce(x: &Array, axes: &[i32], operation: &Operation, s: &Stream) -> Result<Array> {
+    let last = x.ndim() as i32 - 1;
+    let rounds = !operation.idempotent && (x.dtype().is_float() || x.dtype().is_complex());
+    let mut x = x.clone();
+    for &axis in axes.iter().filter(|_| !on_gpu(s)) {
+        let size = x.dim(axis);
+        if axis == last && size >= LANES {
+            x = shorten(&x, axis, axis, operation, s)?;
+        } else if rounds && size > LONG {
+            x = shorten(&x, axis, axis + 1, operation, s)?;
         }
-    })
+    }
+    Ok((operation.reduce)(&x, axes)?)
 }
 
-/// The sum along an axis: of its blocks first, then of their sums.
-fn sum_axis(x: &Array, axis: i32, s: &Stream) -> Result<Array> {
+/// Splits an axis into two, folds one of them, and appends what was left over.
+fn shorten(x: &Array, axis: i32, folded: i32, operation: &Operation, s: &Stream) -> Result<Array> {
     let size = x.dim(axis);
-    if size <= MANY {
-        return Ok(x.sum_axes(&[axis], true)?);
+    let block = 1 << (size.ilog2() / 2).max(6);
+    let blocks = size / block;
+    let at = axis as usize;
+    let part = |start, count| Part::whole(x.shape()).along(at, start, count, 1).of(x, s);
+    let mut shape = x.shape().to_vec();
+    shape.splice(at..=at, [blocks, block]);
+    let split = part(0, blocks * block)?.reshape(&shape)?;
+    let shorter = (operation.reduce)(&split, &[folded])?.squeeze_axes(&[folded])?;
+    match size % block {
+        0 => Ok(shorter),
+        rest => Ok(concatenate(&[shorter, part(blocks * block, rest)?], axis)?),
     }
-    let whole = size / BLOCK * BLOCK;
-    let mut blocks = x.shape().to_vec();
-    blocks[axis as usize] = size / BLOCK;
-    blocks.insert(axis as usize + 1, BLOCK);
-    let sums = part(x, axis, 0, whole, s)?
-        .reshape(&blocks)?
-        .sum_axes(&[axis + 1], false)?;
-    let sum = sum_axis(&sums, axis, s)?;
-    if whole == size {
-        return Ok(sum);
-    }
-    let rest = part(x, axis, whole, size, s)?.sum_axes(&[axis], true)?;
-    Ok(sum.add(&rest)?)
-}
-
-/// The elements from `start` up to `stop` along an axis.
-fn part(x: &Array, axis: i32, start: i32, stop: i32, s: &Stream) -> Result<Array> {
-    if start == 0 && stop == x.dim(axis) {
-        return Ok(x.clone());
-    }
-    let mut starts = vec![0; x.ndim()];
-    let mut stops = x.shape().to_vec();
-    let strides = vec![1; x.ndim()];
-    starts[axis as usize] = start;
-    stops[axis as usize] = stop;
-    Ok(c_op!(
-        mlx_slice(
-            x.as_ptr(),
-            starts.as_ptr(),
-            starts.len(),
-            stops.as_ptr(),
-            stops.len(),
-            strides.as_ptr(),
-            strides.len(),
-        ),
-        s
-    )?)
 }

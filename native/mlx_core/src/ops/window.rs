@@ -1,9 +1,10 @@
 //! Windows that slide over an array: their sums, products, extremes and folds.
 
 use mlx_rs::error::Exception;
-use mlx_rs::ops::{broadcast_to, maximum, minimum, select};
+use mlx_rs::ops::{broadcast_to, select};
 use mlx_rs::{Array, Dtype, Stream};
 
+use super::reduction::{Operation, MAX, MIN, PRODUCT, SUM};
 use super::slicing::Part;
 use super::{number, ops};
 use crate::attribute::Shape;
@@ -39,37 +40,6 @@ ops! {
     window_scatter_min(x, source, initial) { sizes: Shape, strides: Shape } |s| =>
         scatter([x, source, initial], Windows::dense(sizes, strides), |a, b| a.le(b), s);
 }
-
-type Pairwise = fn(&Array, &Array) -> Result<Array, Exception>;
-
-/// An associative operation on two arrays, and the same along axes of one.
-struct Operation {
-    pair: Pairwise,
-    reduce: fn(&Array, i32) -> Result<Array, Exception>,
-    /// Whether an element may count twice.
-    idempotent: bool,
-}
-
-const SUM: Operation = Operation {
-    pair: |a, b| a.add(b),
-    reduce: |x, axis| x.sum_axis(axis, true),
-    idempotent: false,
-};
-const PRODUCT: Operation = Operation {
-    pair: |a, b| a.multiply(b),
-    reduce: |x, axis| x.prod_axis(axis, true),
-    idempotent: false,
-};
-const MAX: Operation = Operation {
-    pair: |a, b| maximum(a, b),
-    reduce: |x, axis| x.max_axis(axis, true),
-    idempotent: true,
-};
-const MIN: Operation = Operation {
-    pair: |a, b| minimum(a, b),
-    reduce: |x, axis| x.min_axis(axis, true),
-    idempotent: true,
-};
 
 /// Sizes of windows, steps between them and between their elements, along each axis.
 struct Windows {
@@ -154,7 +124,7 @@ impl Line {
             self.elements(x, 0, s)
         } else if self.count == 1 {
             let window = Part::whole(x.shape()).along(self.axis, 0, self.size, self.dilation);
-            let folded = (operation.reduce)(&window.of(x, s)?, self.axis as i32)?;
+            let folded = (operation.reduce)(&window.of(x, s)?, &[self.axis as i32])?;
             // MLX sums narrow integers into wider ones.
             Ok(folded.as_dtype(x.dtype())?)
         } else if (size - 1) * i64::from(self.count) <= dim * i64::from(size.ilog2()) {
@@ -244,7 +214,7 @@ fn fold(arrays: &[&Array], windows: &Windows, step: &Program, s: &Stream) -> Res
 fn scatter(
     [x, source, initial]: [&Array; 3],
     windows: Windows,
-    wins: Pairwise,
+    wins: fn(&Array, &Array) -> Result<Array, Exception>,
     s: &Stream,
 ) -> Result<Array> {
     let counts = windows.counts(x)?;

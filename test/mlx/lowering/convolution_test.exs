@@ -1,0 +1,217 @@
+defmodule Mlx.Lowering.ConvolutionTest do
+  use Mlx.LoweringCase, family: Mlx.Lowering.Convolution, async: true
+  use ExUnitProperties
+  import Mlx.Generators, except: [tensor: 2, tensor: 3]
+  alias Mlx.Generators
+
+  @image sample(:f32, {2, 3, 5, 6})
+  @kernels sample(:f32, {4, 3, 2, 3})
+
+  for type <- types() do
+    check(:conv, "of #{type}", [sample(type, {1, 2, 4}), sample(type, {3, 2, 2})], scale: 16.0)
+  end
+
+  for {a, b} <- pairs() do
+    check(:conv, "of #{a} and #{b}", [sample(a, {1, 2, 4}), sample(b, {3, 2, 2})], scale: 16.0)
+  end
+
+  for options <- [
+        [],
+        [padding: :same],
+        [padding: [{1, 0}, {2, 3}]],
+        [padding: [{-1, 1}, {0, -2}]],
+        [strides: 2],
+        [strides: [1, 2], padding: :same],
+        [kernel_dilation: 2],
+        [kernel_dilation: [3, 1]],
+        [input_dilation: 2],
+        [input_dilation: [1, 3], padding: [{-2, 0}, {1, -3}]],
+        [
+          input_dilation: [2, 1],
+          kernel_dilation: [1, 2],
+          strides: [3, 1],
+          padding: [{2, 1}, {0, 2}]
+        ],
+        [output_permutation: [0, 3, 1, 2]],
+        [output_permutation: [3, 2, 0, 1]],
+        [batch_group_size: 2],
+        [batch_group_size: 2, strides: 2, padding: :same]
+      ] do
+    check(:conv, "with #{inspect(options)}", [@image, @kernels, options], scale: 64.0)
+  end
+
+  for options <- [
+        [],
+        [strides: 2, padding: :same],
+        [kernel_dilation: [2, 1]],
+        [input_dilation: 2]
+      ] do
+    options = [feature_group_size: 3] ++ options
+    args = [@image, sample(:f32, {6, 1, 2, 3}), options]
+    check(:conv, "with #{inspect(options)}", args, scale: 64.0)
+  end
+
+  check(
+    :conv,
+    "of permuted axes",
+    [
+      Nx.transpose(@image, axes: [2, 3, 1, 0]),
+      Nx.transpose(@kernels, axes: [3, 1, 0, 2]),
+      [
+        input_permutation: [3, 2, 0, 1],
+        kernel_permutation: [2, 1, 3, 0],
+        output_permutation: [0, 3, 1, 2]
+      ]
+    ],
+    scale: 64.0
+  )
+
+  check(
+    :conv,
+    "by name",
+    [
+      sample(:f32, {2, 5, 6, 3}, names: [:n, :h, :w, :c]),
+      sample(:f32, {2, 3, 3, 4}, names: [:kh, :kw, :in, :out]),
+      [
+        input_permutation: [:n, :c, :h, :w],
+        kernel_permutation: [:out, :in, :kh, :kw],
+        output_permutation: [:n, :c, :h, :w]
+      ]
+    ],
+    scale: 64.0
+  )
+
+  check(
+    :conv,
+    "of vectorized",
+    [
+      Nx.vectorize(sample(:f32, {2, 2, 1, 5}), :v),
+      sample(:f32, {3, 1, 2})
+    ],
+    scale: 64.0
+  )
+
+  for {image, kernels, options} <- [
+        {{2, 2, 3, 4, 3}, {3, 2, 2, 2, 2}, []},
+        {{2, 2, 3, 4, 3}, {3, 2, 2, 2, 2}, [padding: :same, strides: [1, 2, 1]]},
+        {{1, 4, 3, 4, 3}, {6, 2, 2, 2, 2}, [feature_group_size: 2]},
+        {{1, 4, 3, 4, 3}, {4, 1, 2, 2, 2}, [feature_group_size: 4, input_dilation: 2]},
+        {{1, 2, 3, 2, 3, 2}, {2, 2, 2, 1, 2, 2}, [padding: :same]},
+        {{2, 4, 3, 2, 3, 2}, {4, 2, 2, 1, 2, 2},
+         [feature_group_size: 2, kernel_dilation: [2, 1, 1, 1]]}
+      ],
+      type <- [:f32, :f16, :f64, :c64] do
+    args = [sample(type, image), sample(type, kernels), options]
+    name = "of #{type} and shape #{inspect(image)} with #{inspect(options)}"
+    check(:conv, name, args, scale: 128.0)
+  end
+
+  # Single precision can't tell these from 2 ** 30.
+  check(:conv, "keeps the precision of f64", [
+    tensor([[[2.0 ** 30 + 0.25, 2.0 ** 30 - 0.25, 0.125]]], :f64),
+    tensor([[[1.0, -1.0]]], :f64)
+  ])
+
+  check(:conv, "of floats that are not finite", [
+    tensor([[[1.0, :infinity, 2.0, :nan, 3.0, :neg_infinity, 0.5, 1.0]]], :f32),
+    tensor([[[1.0, 2.0]]], :f32)
+  ])
+
+  # Long enough for a sum of halves, one by one, to lose most of it.
+  for type <- [:f16, :bf16] do
+    args = [
+      Nx.broadcast(tensor(0.5, type), {1, 1, 4096}),
+      Nx.broadcast(tensor(0.5, type), {1, 1, 4000})
+    ]
+
+    check(:conv, "of many #{type}", args)
+  end
+
+  property "conv" do
+    check all type <- member_of(floats() ++ [:c64, :s8, :u16, :s64]),
+              {x, kernels, options} <- convolutions(type),
+              max_runs: 200 do
+      assert_same(&Nx.conv(&1, &2, options), [x, kernels], scale: 256.0, signed_zero: false)
+    end
+  end
+
+  test "conv has gradients in what slides and in the kernels" do
+    kernels = sample(:f32, {6, 1, 2, 3})
+    assert_same_gradient(@image, kernels, feature_group_size: 3)
+    assert_same_gradient(@image, kernels, feature_group_size: 3, padding: :same, strides: 2)
+
+    for options <- [
+          [],
+          [padding: :same, strides: 2],
+          [padding: [{2, 1}, {0, 3}], kernel_dilation: [1, 2]],
+          [input_dilation: [2, 1], strides: [1, 2]],
+          [batch_group_size: 2],
+          [input_permutation: [0, 1, 3, 2], output_permutation: [1, 0, 3, 2]]
+        ] do
+      assert_same_gradient(@image, @kernels, options)
+    end
+  end
+
+  defp assert_same_gradient(x, kernels, options) do
+    weighted = fn {x, kernels} -> Nx.sum(Nx.sin(Nx.conv(x, kernels, options))) end
+    gradient = fn x, kernels -> Nx.Defn.grad({x, kernels}, weighted) end
+    assert_same(gradient, [Nx.divide(x, 8), Nx.divide(kernels, 8)], ulps: 64, scale: 8.0)
+  end
+
+  # What slides, kernels that fit into it, and options.
+  defp convolutions(type) do
+    bind({integer(1..3), integer(1..3), member_of([:none, :features, :batch])}, fn
+      {rank, groups, grouped} ->
+        groups = if grouped == :none, do: 1, else: groups
+
+        values = {
+          {integer(1..2), integer(1..2), integer(1..2)},
+          per_axis(integer(1..3), rank),
+          per_axis({integer(1..3), integer(1..3)}, rank),
+          per_axis(integer(1..2), rank),
+          per_axis({integer(-1..4), integer(-1..4)}, rank),
+          per_axis(integer(0..3), rank)
+        }
+
+        bind(values, &convolution(type, groups, grouped, &1))
+    end)
+  end
+
+  defp convolution(
+         type,
+         groups,
+         grouped,
+         {{batch, inputs, outputs}, sizes, steps, between, padding, room}
+       ) do
+    {strides, dilations} = Enum.unzip(steps)
+
+    dims =
+      Enum.zip_with([sizes, dilations, between, padding, room], fn
+        [size, dilation, between, {low, high}, room] ->
+          reach = (size - 1) * dilation + 1 - low - high
+          max(div(max(reach - 1, 0) + between - 1, between) + 1, 1) + room
+      end)
+
+    {batch, channels} =
+      case grouped do
+        :batch -> {batch * groups, inputs}
+        _ -> {batch, inputs * groups}
+      end
+
+    options = [
+      strides: strides,
+      padding: padding,
+      input_dilation: between,
+      kernel_dilation: dilations,
+      feature_group_size: if(grouped == :features, do: groups, else: 1),
+      batch_group_size: if(grouped == :batch, do: groups, else: 1)
+    ]
+
+    x = Generators.tensor(type, List.to_tuple([batch, channels | dims]), small: true)
+
+    kernels =
+      Generators.tensor(type, List.to_tuple([outputs * groups, inputs | sizes]), small: true)
+
+    map({x, kernels}, fn {x, kernels} -> {x, kernels, options} end)
+  end
+end
