@@ -10,6 +10,7 @@ tests! {
     empty_operands_give_empty_results => empty_operands;
     shapes_that_do_not_broadcast_are_refused => clashing_shapes;
     integer_powers_wrap => integer_powers;
+    integers_to_negative_powers_are_truncated => negative_powers;
     float_powers_are_those_of_pow => float_powers;
     atan2_knows_all_quadrants => angles;
     integer_extremes_respect_signs => integer_extremes;
@@ -126,7 +127,7 @@ fn clashing_shapes() -> Vec<Case> {
 }
 
 fn integer_powers() -> Vec<Case> {
-    fn powers<T: Integer>() -> Case {
+    fn powers<T: Integer>(op: &'static str) -> Case {
         let exponents: Vec<i128> = (0..14).collect();
         let (bases, exponents): (Vec<T>, Vec<T>) = corners::<T>()
             .into_iter()
@@ -135,11 +136,32 @@ fn integer_powers() -> Vec<Case> {
         let results: Vec<T> = std::iter::zip(&bases, &exponents)
             .map(|(base, e)| T::of(base.wide().wrapping_pow(e.wide() as u32)))
             .collect();
-        case("power")
+        case(op)
             .on([vector(&bases), vector(&exponents)])
             .gives(vector(&results))
     }
-    for_integers!(powers())
+    [
+        for_integers!(powers("power")),
+        for_integers!(powers("integer_power")),
+    ]
+    .concat()
+}
+
+fn negative_powers() -> Vec<Case> {
+    fn powers<T: Integer>() -> Case {
+        let bases = integers::<T>(&[2, -2, 1, -1, -1, 3, T::MIN.wide(), T::MAX.wide()]);
+        let exponents = integers::<T>(&[-1, -3, -7, -1, -2, T::MIN.wide(), -1, -2]);
+        let powers = integers::<T>(&[0, 0, 1, -1, 1, 0, 0, 0]);
+        case("integer_power")
+            .on([vector(&bases), vector(&exponents)])
+            .gives(vector(&powers))
+    }
+    vec![
+        powers::<i8>(),
+        powers::<i16>(),
+        powers::<i32>(),
+        powers::<i64>(),
+    ]
 }
 
 fn float_powers() -> Vec<Case> {

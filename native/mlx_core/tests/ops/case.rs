@@ -1,5 +1,6 @@
 //! One op on written-out operands, what it gives, and how the two are compared.
 
+use std::iter::zip;
 use std::sync::mpsc::channel;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub struct Case {
 #[derive(Clone)]
 enum Expected {
     Nothing,
-    Values { of: Tensor, close: Close },
+    Values { of: Vec<Tensor>, close: Close },
     Failure(&'static str),
 }
 
@@ -92,11 +93,17 @@ impl Case {
     }
 
     /// The same bits, except that one NaN is as good as another.
-    pub fn gives(mut self, of: Tensor) -> Case {
+    pub fn gives(self, result: Tensor) -> Case {
+        self.gives_all([result])
+    }
+
+    /// Several results.
+    pub fn gives_all<const N: usize>(mut self, results: [Tensor; N]) -> Case {
         let close = Close {
             relative: 0.0,
             absolute: 0.0,
         };
+        let of = results.into();
         self.expected = Expected::Values { of, close };
         self
     }
@@ -128,18 +135,18 @@ impl Case {
         self
     }
 
-    /// Queues the op with other attributes than its own and returns its slot.
+    /// Queues the op with other attributes than its own and returns a slot of it.
     pub fn run_with(&self, stream: &Stream, attributes: Vec<Attribute>) -> Arc<Slot> {
-        self.run(stream, Way::Kept, attributes).0
+        self.run(stream, Way::Kept, attributes).0.remove(0)
     }
 
-    /// The result's slot, and those of the operands to keep.
+    /// The slots of the results, and those of the operands to keep.
     fn run(
         &self,
         stream: &Stream,
         way: Way,
         attributes: Vec<Attribute>,
-    ) -> (Arc<Slot>, Vec<Arc<Slot>>) {
+    ) -> (Vec<Arc<Slot>>, Vec<Arc<Slot>>) {
         let mut inputs: Vec<_> = self
             .operands
             .iter()
@@ -154,30 +161,33 @@ impl Case {
             operands.push(if prelude.is_some() { temporary } else { i });
             instructions.extend(prelude);
         }
-        instructions.push(common::instruction(self.op, &operands, attributes));
-        let output = inputs.len() + instructions.len() - 1;
-        let program = Program::new(inputs.len(), instructions, vec![output]);
-        let program = Arc::new(program.unwrap());
-        let outputs = stream.run(program, inputs.clone()).unwrap();
-        (outputs[0].clone(), inputs)
+        let first = inputs.len() + instructions.len();
+        let instruction = common::instruction(self.op, &operands, attributes);
+        let results = (first..first + instruction.row.results).collect();
+        instructions.push(instruction);
+        let program = Program::new(inputs.len(), instructions, results).unwrap();
+        let outputs = stream.run(Arc::new(program), inputs.clone()).unwrap();
+        (outputs, inputs)
     }
 
     fn check(&self, stream: &Stream, way: Way) -> Result<(), String> {
-        let (slot, _kept) = self.run(stream, way, self.attributes.clone());
-        let outcome = common::read(&slot).map_err(|error| error.to_string());
+        let (slots, _kept) = self.run(stream, way, self.attributes.clone());
+        let read = |slot| common::read(slot).map_err(|error| error.to_string());
+        let outcome: Result<Vec<_>, _> = slots.iter().map(read).collect();
         match (outcome, &self.expected) {
-            (Ok(bytes), Expected::Values { of, close }) => {
-                compare(&signature(&slot), &bytes, of, *close)
-            }
+            (Ok(results), Expected::Values { of, close }) => zip(zip(&slots, results), of)
+                .try_for_each(|((slot, bytes), wanted)| {
+                    compare(&signature(slot), &bytes, wanted, *close)
+                }),
             (Err(error), Expected::Failure(part))
                 if error.starts_with(self.op) && error.contains(part) =>
             {
                 Ok(())
             }
             (Err(error), _) => Err(error),
-            (Ok(bytes), _) => {
-                let got = signature(&slot);
-                let values = numbers(got.dtype, &bytes);
+            (Ok(results), _) => {
+                let got = signature(&slots[0]);
+                let values = numbers(got.dtype, &results[0]);
                 Err(format!("gives {got}: {values:?}, not an error"))
             }
         }
@@ -274,7 +284,7 @@ fn compare(got: &Signature, bytes: &[u8], expected: &Tensor, close: Close) -> Re
     }
     let got = numbers(expected.dtype, bytes);
     let wanted = numbers(expected.dtype, &expected.bytes);
-    let differing: Vec<String> = std::iter::zip(&got, &wanted)
+    let differing: Vec<String> = zip(&got, &wanted)
         .enumerate()
         .filter(|(_, (got, wanted))| !same(**got, **wanted, close))
         .map(|(i, (got, wanted))| format!("[{i}] is {got:?}, not {wanted:?}"))

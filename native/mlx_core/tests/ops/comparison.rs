@@ -3,6 +3,7 @@
 use std::iter::zip;
 
 use half::{bf16, f16};
+use mlx_core::Attribute;
 
 use crate::case::*;
 use crate::numbers::*;
@@ -16,6 +17,7 @@ tests! {
     complex_numbers_are_true_unless_both_parts_are_zero => complex_truths;
     select_takes_from_either_side => selections;
     select_broadcasts_and_takes_what_is_not_zero_for_true => mixed_selections;
+    distances_are_within_bounds => bounds;
     nan_and_infinity_are_told_apart => classes;
 }
 
@@ -112,11 +114,41 @@ fn logic() -> Vec<Case> {
             ],
         )
     }
+    let negated = [
+        case("logical_not")
+            .on([vector(&[0f32, -0.0, 0.5, f32::NAN])])
+            .gives(vector(&[true, true, false, false])),
+        case("logical_not")
+            .on([vector(&[0i64, i64::MIN, 256])])
+            .gives(vector(&[true, false, false])),
+        case("logical_not")
+            .on([vector(&[true, false])])
+            .gives(vector(&[false, true])),
+    ];
     [
         for_floats!(table()).concat(),
         for_integers!(integers()).concat(),
+        negated.into(),
     ]
     .concat()
+}
+
+fn bounds() -> Vec<Case> {
+    let within = |rtol: f64, atol: f64, within: [bool; 4]| {
+        case("within")
+            .on([
+                vector(&[0i64, 2, 3, i64::MAX]),
+                vector(&[0i64, 10, -10, i64::MIN]),
+            ])
+            .with([Attribute::Float(rtol), Attribute::Float(atol)])
+            .gives(vector(&within))
+    };
+    vec![
+        within(0.0, 0.0, [true, false, false, false]),
+        within(0.25, 0.0, [true, true, false, false]),
+        within(0.25, 0.5, [true, true, true, false]),
+        within(1.0, 0.0, [true, true, true, true]),
+    ]
 }
 
 /// Expects these ands and ors; a xor is an or that is no and.

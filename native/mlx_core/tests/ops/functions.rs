@@ -11,7 +11,8 @@ tests! {
     functions_match_rusts_on_f32 => on::<f32>;
     functions_match_rusts_on_f64 => on::<f64>;
     error_functions_match_written_values => error_functions;
-    error_functions_of_f64_are_as_precise => written::<f64>;
+    error_functions_of_f64_are_as_precise_as_nxs => error_functions_of_f64;
+    the_complement_of_erf_does_not_cancel => complements;
     ends_of_domains_give_infinities_and_nan => special_values;
     nan_stays_nan => nans;
     f64_has_its_own_range => wide_range;
@@ -113,20 +114,54 @@ fn on<T: Float>() -> Vec<Case> {
         .into()
 }
 
-fn written<T: Float>() -> Vec<Case> {
-    // MLX's polynomial for erf is only good to some 2e-7, next to zero too.
-    [("erf", ERF), ("erf_inv", ERF_INV)]
-        .map(|(op, points)| at::<T>(op, points).near(T::CLOSE / 8.0))
-        .into()
-}
-
 fn error_functions() -> Vec<Case> {
+    fn written<T: Float>() -> Vec<Case> {
+        // MLX's polynomial for erf is only good to some 2e-7, next to zero too.
+        [("erf", ERF), ("erf_inv", ERF_INV)]
+            .map(|(op, points)| at::<T>(op, points).near(T::CLOSE / 8.0))
+            .into()
+    }
     [
         written::<half::f16>(),
         written::<half::bf16>(),
         written::<f32>(),
     ]
     .concat()
+}
+
+/// Nx's own inverse has single precision.
+fn error_functions_of_f64() -> Vec<Case> {
+    let inverse = at::<f64>("erf_inv", ERF_INV).within(1e-6);
+    vec![at::<f64>("erf", ERF), inverse]
+}
+
+fn complements() -> Vec<Case> {
+    const NEAR: Points = &[
+        (-2.0, 1.9953222650189528),
+        (-0.5, 1.5204998778130465),
+        (0.0, 1.0),
+        (0.5, 0.4795001221869535),
+        (1.0, 0.15729920705028513),
+        (2.0, 0.004677734981047266),
+    ];
+    const FAR: Points = &[(3.5, 7.430983723414128e-07), (5.0, 1.5374597944280347e-12)];
+    const VERY_FAR: Points = &[
+        (10.0, 2.088487583762545e-45),
+        (26.0, 5.663192408856143e-296),
+    ];
+    const ENDS: Points = &[(-INFINITY, 2.0), (INFINITY, 0.0), (NAN, NAN)];
+    fn of<T: Float>() -> Vec<Case> {
+        vec![
+            at::<T>("erfc", NEAR).near(T::CLOSE / 8.0),
+            at::<T>("erfc", ENDS),
+        ]
+    }
+    let far = [
+        at::<f32>("erfc", FAR).within(1e-5),
+        at::<f64>("erfc", FAR),
+        at::<f64>("erfc", VERY_FAR).within(1e-12),
+    ];
+    [for_floats!(of()).concat(), far.into()].concat()
 }
 
 /// Repeated, so that vector units see whole registers and a rest.
@@ -153,7 +188,7 @@ fn nans() -> Vec<Case> {
         let nan = [T::of(NAN)];
         let functions = FUNCTIONS.iter().map(|(op, ..)| *op);
         functions
-            .chain(["erf", "erf_inv"])
+            .chain(["erf", "erfc", "erf_inv"])
             .map(|op| pointwise(op, &nan, &nan))
             .collect()
     }

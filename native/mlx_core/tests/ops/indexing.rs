@@ -1,122 +1,54 @@
-//! Parts of an array, and arrays with a part replaced.
+//! Elements at computed positions, and arrays with such elements replaced.
 
 use crate::case::*;
 use crate::numbers::*;
+use crate::slicing::grid;
 
 tests! {
-    slices_have_starts_stops_and_strides => slices;
-    dynamic_slices_move_so_that_they_fit => dynamic_slices;
-    put_slices_move_so_that_they_fit => put_slices;
     positions_of_every_type_are_clamped => every_position_type;
     gathers_take_rows_columns_and_elements => gathers;
     gathers_move_positions_to_the_edge => clamped_gathers;
     gathered_windows_stay_inside => gathered_windows;
+    takes_put_positions_in_the_place_of_an_axis => takes;
+    takes_along_an_axis_have_a_position_for_each_place => takes_along;
     equal_positions_accumulate => duplicates;
+    of_equal_positions_the_last_stays => puts;
     indexed_adds_move_positions_to_the_edge => clamped_adds;
     added_windows_stay_inside => added_windows;
     elements_of_every_type_are_found => every_type;
+    halves_are_summed_in_single_precision => halves;
     nothing_is_gathered_from_no_positions => empty;
-    parts_that_do_not_fit_are_refused => misfits;
+    positions_that_do_not_fit_are_refused => misfits;
 }
 
-fn grid() -> Tensor {
-    let values: Vec<i32> = (0..12).collect();
-    tensor(&values, &[3, 4])
-}
-
-fn slices() -> Vec<Case> {
-    let slice = |starts: &[i64], stops: &[i64], strides: &[i64], y| {
-        case("slice")
-            .on([grid()])
-            .with([ints(starts), ints(stops), ints(strides)])
-            .gives(y)
-    };
-    vec![
-        slice(&[0, 0], &[3, 4], &[1, 1], grid()),
-        slice(&[1, 1], &[3, 3], &[1, 1], tensor(&[5, 6, 9, 10], &[2, 2])),
-        slice(&[0, 0], &[3, 4], &[2, 3], tensor(&[0, 3, 8, 11], &[2, 2])),
-        slice(&[2, 3], &[3, 4], &[5, 5], tensor(&[11], &[1, 1])),
-        slice(&[1, 2], &[1, 4], &[1, 1], tensor::<i32>(&[], &[0, 2])),
-        case("slice")
-            .on([scalar(5u8)])
-            .with([ints(&[]), ints(&[]), ints(&[])])
-            .gives(scalar(5u8)),
-    ]
-}
-
-fn dynamic<T: Element>(starts: &[T], y: &[i32]) -> Case {
-    case("slice_dynamic")
-        .on([grid(), vector(starts)])
-        .with([ints(&[2, 2])])
-        .gives(tensor(y, &[2, 2]))
-}
-
-fn dynamic_slices() -> Vec<Case> {
-    vec![
-        dynamic(&[0i64, 0], &[0, 1, 4, 5]),
-        dynamic(&[1i64, 2], &[6, 7, 10, 11]),
-        dynamic(&[2i64, 3], &[6, 7, 10, 11]),
-        dynamic(&[-1i64, -5], &[0, 1, 4, 5]),
-        dynamic(&[i64::MAX, i64::MIN], &[4, 5, 8, 9]),
-        dynamic(&[1i64 << 32, 1], &[5, 6, 9, 10]),
-        dynamic(&[u64::MAX, 1], &[5, 6, 9, 10]),
-        case("slice_dynamic")
-            .on([grid(), vector(&[7i32, 1])])
-            .with([ints(&[3, 1])])
-            .gives(tensor(&[1, 5, 9], &[3, 1])),
-        case("slice_dynamic")
-            .on([scalar(5f32), vector::<i64>(&[])])
-            .with([ints(&[])])
-            .gives(scalar(5f32)),
-    ]
-}
-
-fn put<T: Element>(starts: &[T], y: [i32; 12]) -> Case {
-    case("put_slice")
-        .on([grid(), tensor(&[-1, -2], &[1, 2]), vector(starts)])
-        .gives(tensor(&y, &[3, 4]))
-}
-
-fn put_slices() -> Vec<Case> {
-    let first = [-1, -2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
-    let last = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -1, -2];
-    let corner = [0, 1, -1, -2, 4, 5, 6, 7, 8, 9, 10, 11];
-    vec![
-        put(&[0i64, 0], first),
-        put(&[-9i64, i64::MIN], first),
-        put(&[2i32, 2], last),
-        put(&[3i32, 3], last),
-        put(&[i64::MAX, i64::MAX], last),
-        put(&[u64::MAX, 1 << 63], last),
-        put(&[i64::MIN, i64::MAX], corner),
-        case("put_slice")
-            .on([vector(&[1u8, 2]), vector(&[3u8, 4]), vector(&[1i64])])
-            .gives(vector(&[3u8, 4])),
-        case("put_slice")
-            .on([scalar(1u8), scalar(9u8), vector::<i64>(&[])])
-            .gives(scalar(9u8)),
-    ]
-}
-
+/// What is below zero in a signed type is zero in the others.
 fn every_position_type() -> Vec<Case> {
     fn far<T: Integer>() -> Vec<Case> {
-        // What is below zero in a signed type is zero in the others.
-        let far = [T::MIN, T::MAX];
+        let far = || tensor(&[T::MIN, T::MAX], &[2, 1]);
+        let values = || vector(&[10, 20, 30]);
+        let updates = || tensor(&[5, 7], &[2, 1]);
+        let ends = || tensor(&[10, 30], &[2, 1]);
         vec![
-            dynamic(&far, &[2, 3, 6, 7]),
-            put(&far, [0, 1, -1, -2, 4, 5, 6, 7, 8, 9, 10, 11]),
             case("gather")
-                .on([vector(&[10, 20, 30]), tensor(&far, &[2, 1])])
+                .on([values(), far()])
                 .with([ints(&[0]), ints(&[1])])
-                .gives(tensor(&[10, 30], &[2, 1])),
+                .gives(ends()),
+            case("take")
+                .on([values(), far()])
+                .with([int(0)])
+                .gives(ends()),
+            case("take_along_axis")
+                .on([tensor(&[10, 20, 30], &[3, 1]), far()])
+                .with([int(0)])
+                .gives(ends()),
             case("indexed_add")
-                .on([
-                    vector(&[0, 0, 0]),
-                    tensor(&far, &[2, 1]),
-                    tensor(&[5, 7], &[2, 1]),
-                ])
+                .on([values(), far(), updates()])
                 .with([ints(&[0])])
-                .gives(vector(&[5, 0, 7])),
+                .gives(vector(&[15, 20, 37])),
+            case("indexed_put")
+                .on([values(), far(), updates()])
+                .with([ints(&[0])])
+                .gives(vector(&[5, 20, 7])),
         ]
     }
     for_integers!(far()).concat()
@@ -274,24 +206,93 @@ fn added_windows() -> Vec<Case> {
     vec![add(0, [1, 2, 0]), add(1, [0, 1, 2]), add(2, [0, 1, 2])]
 }
 
+fn takes() -> Vec<Case> {
+    let take = |indices: Tensor, axis, y| {
+        case("take")
+            .on([grid(), indices])
+            .with([int(axis)])
+            .gives(y)
+    };
+    let rows = [8, 9, 10, 11, 0, 1, 2, 3];
+    vec![
+        take(vector(&[2i64, 0]), 0, tensor(&rows, &[2, 4])),
+        take(vector(&[9i64, -1]), 0, tensor(&rows, &[2, 4])),
+        take(scalar(1i64), 1, vector(&[1, 5, 9])),
+        take(
+            tensor(&[3u8, 0, 0, 1], &[2, 2]),
+            1,
+            tensor(&[3, 0, 0, 1, 7, 4, 4, 5, 11, 8, 8, 9], &[3, 2, 2]),
+        ),
+        take(vector(&[u64::MAX]), 1, tensor(&[3, 7, 11], &[3, 1])),
+    ]
+}
+
+fn takes_along() -> Vec<Case> {
+    let take = |indices: Tensor, axis, y| {
+        case("take_along_axis")
+            .on([grid(), indices])
+            .with([int(axis)])
+            .gives(y)
+    };
+    vec![
+        take(
+            tensor(&[0i64, 3, 1, 1, 9, -9], &[3, 2]),
+            1,
+            tensor(&[0, 3, 5, 5, 11, 8], &[3, 2]),
+        ),
+        take(
+            tensor(&[2i64, 1, 0, i64::MAX], &[1, 4]),
+            0,
+            tensor(&[8, 5, 2, 11], &[1, 4]),
+        ),
+    ]
+}
+
+fn puts() -> Vec<Case> {
+    let put = |positions: &[i64], updates: &[f32], y: &[f32]| {
+        let count = positions.len() as i64;
+        case("indexed_put")
+            .on([
+                vector(&vec![0f32; y.len()]),
+                tensor(positions, &[count, 1]),
+                tensor(updates, &[count, 1]),
+            ])
+            .with([ints(&[0])])
+            .gives(vector(y))
+    };
+    let (rows, twice): (Vec<i64>, Vec<f32>) = (0..1000).map(|i| (i % 2, i as f32)).unzip();
+    let elements = tensor(&[5, 6, 7], &[3, 1, 1]);
+    vec![
+        put(&[1, 1, 0, 1], &[1.0, 2.0, 3.0, 4.0], &[3.0, 4.0, 0.0]),
+        put(&[-9, 9, 0], &[1.0, 2.0, 3.0], &[3.0, 0.0, 2.0]),
+        put(&rows, &twice, &[998.0, 999.0]),
+        case("indexed_put")
+            .on([grid(), tensor(&[0i64, 1, 2, 3, 0, 1], &[3, 2]), elements])
+            .with([ints(&[0, 1])])
+            .gives(tensor(&[0, 7, 2, 3, 4, 5, 6, 7, 8, 9, 10, 6], &[3, 4])),
+    ]
+}
+
 fn moved<T: Element>(one: T, two: T) -> Vec<Case> {
-    let pair = vector(&[one, two]);
+    let pair = || vector(&[one, two]);
+    let at = |position: i64| tensor(&[position], &[1, 1]);
     vec![
         case("gather")
-            .on([pair.clone(), tensor(&[1i64, 0, 9], &[3, 1])])
+            .on([pair(), tensor(&[1i64, 0, 9], &[3, 1])])
             .with([ints(&[0]), ints(&[1])])
             .gives(tensor(&[two, one, two], &[3, 1])),
-        case("slice")
-            .on([pair.clone()])
-            .with([ints(&[1]), ints(&[2]), ints(&[1])])
-            .gives(vector(&[two])),
-        case("slice_dynamic")
-            .on([pair.clone(), vector(&[9i64])])
-            .with([ints(&[1])])
-            .gives(vector(&[two])),
-        case("put_slice")
-            .on([pair, vector(&[one]), vector(&[9i64])])
-            .gives(vector(&[one, one])),
+        case("take")
+            .on([pair(), vector(&[1i64, 0])])
+            .with([int(0)])
+            .gives(vector(&[two, one])),
+        case("take_along_axis")
+            .on([pair(), vector(&[1i64, 0])])
+            .with([int(0)])
+            .gives(vector(&[two, one])),
+        case("indexed_put")
+            .on([pair(), at(0), tensor(&[two], &[1, 1])])
+            .with([ints(&[0])])
+            .gives(vector(&[two, two])),
     ]
 }
 
@@ -325,38 +326,44 @@ fn every_type() -> Vec<Case> {
     .concat()
 }
 
-fn empty() -> Vec<Case> {
-    let nowhere = tensor::<i64>(&[], &[0, 1]);
-    vec![
-        gather(
-            nowhere.clone(),
-            &[0],
-            &[1, 4],
-            tensor::<i32>(&[], &[0, 1, 4]),
-        ),
+fn halves() -> Vec<Case> {
+    fn ones<T: Float>() -> Case {
         case("indexed_add")
-            .on([vector(&[1f32, 2.0]), nowhere, tensor::<f32>(&[], &[0, 1])])
+            .on([
+                vector(&[T::of(0.0)]),
+                tensor(&[0i64; 5000], &[5000, 1]),
+                tensor(&[T::of(1.0); 5000], &[5000, 1]),
+            ])
             .with([ints(&[0])])
-            .gives(vector(&[1f32, 2.0])),
-        case("slice_dynamic")
-            .on([grid(), vector(&[i64::MAX, 0])])
-            .with([ints(&[0, 2])])
-            .gives(tensor::<i32>(&[], &[0, 2])),
-        case("put_slice")
-            .on([vector(&[1u8, 2]), vector::<u8>(&[]), vector(&[5i64])])
-            .gives(vector(&[1u8, 2])),
+            .gives(vector(&[T::of(5000.0)]))
+    }
+    for_floats!(ones())
+}
+
+fn empty() -> Vec<Case> {
+    let nowhere = || tensor::<i64>(&[], &[0, 1]);
+    let pair = || vector(&[1f32, 2.0]);
+    let nothing = || tensor::<f32>(&[], &[0, 1]);
+    vec![
+        gather(nowhere(), &[0], &[1, 4], tensor::<i32>(&[], &[0, 1, 4])),
+        case("take")
+            .on([grid(), vector::<i64>(&[])])
+            .with([int(1)])
+            .gives(tensor::<i32>(&[], &[3, 0])),
+        case("indexed_add")
+            .on([pair(), nowhere(), nothing()])
+            .with([ints(&[0])])
+            .gives(pair()),
+        case("indexed_put")
+            .on([pair(), nowhere(), nothing()])
+            .with([ints(&[0])])
+            .gives(pair()),
     ]
 }
 
 fn misfits() -> Vec<Case> {
     let empty = || tensor::<i32>(&[], &[0]);
     let at = || tensor(&[0i64], &[1, 1]);
-    let start = || vector(&[0i64, 0]);
-    let slice = |lengths: &[i64]| {
-        case("slice_dynamic")
-            .on([grid(), start()])
-            .with([ints(lengths)])
-    };
     let gather = |x, axes: &[i64], sizes: &[i64]| {
         case("gather").on([x, at()]).with([ints(axes), ints(sizes)])
     };
@@ -365,22 +372,24 @@ fn misfits() -> Vec<Case> {
             .on([x, at(), updates])
             .with([ints(&[0])])
     };
-    let put = |x, part| case("put_slice").on([x, part, vector(&[0i64])]);
+    let put = |x, updates| {
+        case("indexed_put")
+            .on([x, at(), updates])
+            .with([ints(&[0])])
+    };
     [
-        slice(&[4, 4]),
-        slice(&[1]),
         gather(empty(), &[0], &[1]),
         gather(grid(), &[2], &[1, 1]),
         gather(grid(), &[0], &[1]),
         gather(grid(), &[0], &[4, 1]),
         gather(grid(), &[], &[1, 1]),
+        case("take").on([empty(), at()]).with([int(0)]),
+        case("take").on([grid(), at()]).with([int(2)]),
+        case("take_along_axis").on([grid(), at()]).with([int(2)]),
         add(empty(), tensor(&[1], &[1, 1])),
+        put(empty(), tensor(&[1], &[1, 1])),
         add(grid(), tensor(&[1; 5], &[1, 1, 5])),
-        put(vector(&[1u8, 2]), vector(&[1u8; 3])),
-        put(grid(), vector(&[1, 2])),
-        case("slice")
-            .on([grid()])
-            .with([ints(&[0]), ints(&[1]), ints(&[1])]),
+        put(grid(), tensor(&[1; 5], &[1, 1, 5])),
     ]
     .map(Case::refused)
     .into()

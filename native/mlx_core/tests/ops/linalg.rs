@@ -1,15 +1,19 @@
 //! Products of matrices.
 
+use std::process::Command;
+use std::thread;
+
 use crate::case::*;
 use crate::numbers::*;
 
 tests! {
     matrices_of_every_float_type_multiply => every_type;
     batches_multiply_and_broadcast => batches;
-    empty_matrices_multiply_to_zeros => empty;
     big_products_match_plain_sums => big;
     long_products_keep_their_precision => long;
     nan_and_infinity_spread => special_values;
+    integer_products_wrap => integer_products;
+    big_integer_products_wrap => big_integer_products;
     matrices_that_do_not_fit_are_refused => misfits;
 }
 
@@ -48,6 +52,34 @@ fn empty() -> Vec<Case> {
     ]
 }
 
+const CHILD: &str = "MLX_CORE_EMPTY_CHILD";
+
+/// Other products run beside it and tell whether their memory is left alone.
+#[test]
+fn empty_child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let groups = [empty, batches, every_type, special_values];
+    let threads = groups.map(|group| thread::spawn(move || (0..300).for_each(|_| check(group()))));
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// In a process of its own, because MLX frees its copy of a strided operand before
+/// the copy is written if the product is empty.
+#[test]
+fn empty_matrices_multiply_to_zeros() {
+    let outcome = Command::new(std::env::current_exe().unwrap())
+        .args(["linalg::empty_child", "--exact"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&outcome.stdout);
+    assert!(outcome.status.success(), "{}\n{said}", outcome.status);
+}
+
 /// Small whole numbers, whose sums every order of addition gets right.
 fn big() -> Vec<Case> {
     let (rows, inner, columns) = (37, 130, 65);
@@ -76,6 +108,56 @@ fn long() -> Vec<Case> {
             .gives(tensor(&[T::of(5000.0)], &[1, 1]))
     }
     for_floats!(product())
+}
+
+fn product_of<T: Integer>(a: &[T], b: &[T], inner: usize) -> Case {
+    let (rows, columns) = (a.len() / inner, b.len() / inner);
+    let element = |i: usize| {
+        let (row, column) = (i / columns, i % columns);
+        let terms = (0..inner).map(|k| {
+            a[row * inner + k]
+                .wide()
+                .wrapping_mul(b[k * columns + column].wide())
+        });
+        T::of(terms.fold(0, i128::wrapping_add))
+    };
+    let product: Vec<T> = (0..rows * columns).map(element).collect();
+    let dims = |a: usize, b: usize| [a as i64, b as i64];
+    case("integer_matmul")
+        .on([
+            tensor(a, &dims(rows, inner)),
+            tensor(b, &dims(inner, columns)),
+        ])
+        .gives(tensor(&product, &dims(rows, columns)))
+}
+
+fn integer_products() -> Vec<Case> {
+    fn products<T: Integer>() -> Vec<Case> {
+        let corners = corners::<T>();
+        let turned: Vec<T> = corners.iter().rev().copied().collect();
+        let few = integers::<T>(&[1, -2, 3, 4]);
+        vec![
+            product_of(&few, &few, 2),
+            product_of(&corners, &turned, 14),
+            product_of(&corners, &turned, 1),
+            product_of(&corners, &turned, 7),
+        ]
+    }
+    let empty = case("integer_matmul")
+        .on([tensor::<i32>(&[], &[2, 0]), tensor::<i32>(&[], &[0, 1])])
+        .gives(tensor(&[0i32; 2], &[2, 1]));
+    [for_integers!(products()).concat(), vec![empty]].concat()
+}
+
+/// So big that they are put together from products of floats.
+fn big_integer_products() -> Vec<Case> {
+    fn product<T: Integer>() -> Case {
+        let element = |i: i128| T::of((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7);
+        let a: Vec<T> = (0..45 * 50).map(element).collect();
+        let b: Vec<T> = (0..50 * 40).map(|i| element(3 * i + 1)).collect();
+        product_of(&a, &b, 50)
+    }
+    for_integers!(product())
 }
 
 fn special_values() -> Vec<Case> {

@@ -3,16 +3,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-/// Makes a test of each group of cases, and `cases`, which is all of them.
+/// Makes a test of groups of cases, and `cases`, which is all of them.
 macro_rules! tests {
-    ($($test:ident => $group:expr;)*) => {
+    ($($test:ident => $($group:expr),+;)*) => {
         $(#[test]
         fn $test() {
-            crate::case::check($group());
+            crate::case::check([$($group()),+].concat());
         })*
 
         pub fn cases() -> Vec<crate::case::Case> {
-            [$($group()),*].concat()
+            [$($($group()),+),*].concat()
         }
     };
 }
@@ -23,16 +23,24 @@ mod case;
 mod cast;
 mod comparison;
 mod complex;
+mod convolution;
 mod creation;
+mod cumulative;
 mod division;
+mod factorization;
+mod fft;
 mod functions;
 mod indexing;
 mod linalg;
+mod narrow;
 mod numbers;
 mod reduction;
 mod refusal;
 mod rounding;
 mod shape;
+mod slicing;
+mod sort;
+mod window;
 
 use std::collections::HashSet;
 
@@ -45,14 +53,22 @@ fn all_cases() -> Vec<Case> {
         cast::cases(),
         comparison::cases(),
         complex::cases(),
+        convolution::cases(),
         creation::cases(),
+        cumulative::cases(),
         division::cases(),
+        factorization::cases(),
+        fft::cases(),
         functions::cases(),
         indexing::cases(),
         linalg::cases(),
+        narrow::cases(),
         reduction::cases(),
         rounding::cases(),
         shape::cases(),
+        slicing::cases(),
+        sort::cases(),
+        window::cases(),
     ]
     .concat()
 }

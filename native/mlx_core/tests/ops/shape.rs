@@ -10,6 +10,7 @@ tests! {
     reversals_flip_axes => reversals;
     concatenation_joins_along_an_axis => concatenations;
     stacking_adds_an_axis => stacks;
+    padding_goes_around_and_between => pads;
     elements_of_every_type_move => every_type;
     shapes_that_do_not_fit_are_refused => misfits;
 }
@@ -147,6 +148,40 @@ fn stacks() -> Vec<Case> {
     ]
 }
 
+fn pads() -> Vec<Case> {
+    let pad = |[low, high, interior]: [&[i64]; 3], x: Tensor, y: Tensor| {
+        case("pad")
+            .on([x, scalar(9i32)])
+            .with([ints(low), ints(high), ints(interior)])
+            .gives(y)
+    };
+    let line = |[low, high, interior]: [i64; 3], y: &[i32]| {
+        let x = vector(&[1, 2, 3]);
+        pad([&[low], &[high], &[interior]], x, vector(y))
+    };
+    vec![
+        line([0, 0, 0], &[1, 2, 3]),
+        line([1, 2, 0], &[9, 1, 2, 3, 9, 9]),
+        line([0, 0, 2], &[1, 9, 9, 2, 9, 9, 3]),
+        line([-1, -1, 0], &[2]),
+        line([-1, 1, 1], &[9, 2, 9, 3, 9]),
+        line([-2, -2, 2], &[9, 2, 9]),
+        line([-3, 0, 0], &[]),
+        line([-3, 2, 0], &[9, 9]),
+        pad(
+            [&[1, 1], &[0, 0], &[0, 0]],
+            tensor(&[4, 5, 6, 7], &[2, 2]),
+            tensor(&[9, 9, 9, 9, 4, 5, 9, 6, 7], &[3, 3]),
+        ),
+        pad(
+            [&[1, 0], &[0, 0], &[0, 1]],
+            tensor(&[4, 5, 6, 7], &[2, 2]),
+            tensor(&[9, 9, 9, 4, 9, 5, 6, 9, 7], &[3, 3]),
+        ),
+        pad([&[], &[], &[]], scalar(5i32), scalar(5i32)),
+    ]
+}
+
 fn every_type() -> Vec<Case> {
     fn moved<T: Element>(one: T, two: T) -> Vec<Case> {
         let column = tensor(&[one, two], &[2, 1]);
@@ -163,6 +198,10 @@ fn every_type() -> Vec<Case> {
                 .on([column.clone(), column.clone()])
                 .with([int(1)])
                 .gives(tensor(&[one, one, two, two], &[2, 2])),
+            case("pad")
+                .on([vector(&[one]), scalar(two)])
+                .with([ints(&[1]), ints(&[0]), ints(&[0])])
+                .gives(vector(&[two, one])),
             case("broadcast_to")
                 .on([column])
                 .with([ints(&[2, 2])])
