@@ -14,6 +14,8 @@ tests! {
     equal_positions_accumulate => duplicates;
     indexed_adds_move_positions_to_the_edge => clamped_adds;
     added_windows_stay_inside => added_windows;
+    the_last_of_equal_positions_stays => puts;
+    taken_positions_move_to_the_edge => takes;
     elements_of_every_type_are_found => every_type;
     nothing_is_gathered_from_no_positions => empty;
     parts_that_do_not_fit_are_refused => misfits;
@@ -47,7 +49,7 @@ fn slices() -> Vec<Case> {
 fn dynamic<T: Element>(starts: &[T], y: &[i32]) -> Case {
     case("slice_dynamic")
         .on([grid(), vector(starts)])
-        .with([ints(&[2, 2])])
+        .with([ints(&[0, 1]), ints(&[2, 2])])
         .gives(tensor(y, &[2, 2]))
 }
 
@@ -62,18 +64,23 @@ fn dynamic_slices() -> Vec<Case> {
         dynamic(&[u64::MAX, 1], &[5, 6, 9, 10]),
         case("slice_dynamic")
             .on([grid(), vector(&[7i32, 1])])
-            .with([ints(&[3, 1])])
+            .with([ints(&[0, 1]), ints(&[3, 1])])
             .gives(tensor(&[1, 5, 9], &[3, 1])),
         case("slice_dynamic")
+            .on([grid(), vector(&[7i8])])
+            .with([ints(&[1]), ints(&[1, 3])])
+            .gives(tensor(&[1, 2, 3], &[1, 3])),
+        case("slice_dynamic")
             .on([scalar(5f32), vector::<i64>(&[])])
-            .with([ints(&[])])
+            .with([ints(&[]), ints(&[])])
             .gives(scalar(5f32)),
     ]
 }
 
 fn put<T: Element>(starts: &[T], y: [i32; 12]) -> Case {
-    case("put_slice")
+    case("put_slice_dynamic")
         .on([grid(), tensor(&[-1, -2], &[1, 2]), vector(starts)])
+        .with([ints(&[0, 1])])
         .gives(tensor(&y, &[3, 4]))
 }
 
@@ -89,11 +96,17 @@ fn put_slices() -> Vec<Case> {
         put(&[i64::MAX, i64::MAX], last),
         put(&[u64::MAX, 1 << 63], last),
         put(&[i64::MIN, i64::MAX], corner),
-        case("put_slice")
+        case("put_slice_dynamic")
             .on([vector(&[1u8, 2]), vector(&[3u8, 4]), vector(&[1i64])])
+            .with([ints(&[0])])
             .gives(vector(&[3u8, 4])),
-        case("put_slice")
+        case("put_slice_dynamic")
+            .on([grid(), tensor(&[-1, -2], &[2, 1]), vector(&[9u8])])
+            .with([ints(&[1])])
+            .gives(tensor(&[0, 1, 2, -1, 4, 5, 6, -2, 8, 9, 10, 11], &[3, 4])),
+        case("put_slice_dynamic")
             .on([scalar(1u8), scalar(9u8), vector::<i64>(&[])])
+            .with([ints(&[])])
             .gives(scalar(9u8)),
     ]
 }
@@ -274,6 +287,71 @@ fn added_windows() -> Vec<Case> {
     vec![add(0, [1, 2, 0]), add(1, [0, 1, 2]), add(2, [0, 1, 2])]
 }
 
+fn puts() -> Vec<Case> {
+    let put = |at: Tensor, updates: Tensor, axes: &[i64], y: [i32; 12]| {
+        case("indexed_put")
+            .on([grid(), at, updates])
+            .with([ints(axes)])
+            .gives(tensor(&y, &[3, 4]))
+    };
+    let elements = tensor(&[0i64, 1, 9, -3, 0, 1], &[3, 2]);
+    let rows = tensor(&[-1, -2, -3, -4, -5, -6, -7, -8], &[2, 1, 4]);
+    vec![
+        put(
+            elements,
+            tensor(&[-1, -2, -3], &[3, 1, 1]),
+            &[0, 1],
+            [0, -3, 2, 3, 4, 5, 6, 7, -2, 9, 10, 11],
+        ),
+        put(
+            tensor(&[1u8, 1], &[2, 1]),
+            rows,
+            &[0],
+            [0, 1, 2, 3, -5, -6, -7, -8, 8, 9, 10, 11],
+        ),
+        // Updates may be smaller than what they replace a part of.
+        put(
+            tensor(&[3i32, 0], &[2, 1]),
+            tensor(&[-1, -2, -3, -4], &[2, 2, 1]),
+            &[1],
+            [-3, 1, 2, -1, -4, 5, 6, -2, 8, 9, 10, 11],
+        ),
+    ]
+}
+
+fn takes() -> Vec<Case> {
+    let take = |at: Tensor, axis, y| case("take").on([grid(), at]).with([int(axis)]).gives(y);
+    let along = |at: Tensor, axis, y| {
+        case("take_along_axis")
+            .on([grid(), at])
+            .with([int(axis)])
+            .gives(y)
+    };
+    vec![
+        take(
+            vector(&[i64::MAX, i64::MIN]),
+            0,
+            tensor(&[8, 9, 10, 11, 0, 1, 2, 3], &[2, 4]),
+        ),
+        take(
+            tensor(&[u64::MAX, 1], &[2, 1]),
+            1,
+            tensor(&[3, 1, 7, 5, 11, 9], &[3, 2, 1]),
+        ),
+        take(scalar(1i8), 1, vector(&[1, 5, 9])),
+        along(
+            tensor(&[i64::MIN, 1, 2, i64::MAX], &[1, 4]),
+            0,
+            tensor(&[0, 5, 10, 11], &[1, 4]),
+        ),
+        along(
+            tensor(&[1i8, -1, 127], &[3, 1]),
+            1,
+            tensor(&[1, 4, 11], &[3, 1]),
+        ),
+    ]
+}
+
 fn moved<T: Element>(one: T, two: T) -> Vec<Case> {
     let pair = vector(&[one, two]);
     vec![
@@ -287,10 +365,31 @@ fn moved<T: Element>(one: T, two: T) -> Vec<Case> {
             .gives(vector(&[two])),
         case("slice_dynamic")
             .on([pair.clone(), vector(&[9i64])])
-            .with([ints(&[1])])
+            .with([ints(&[0]), ints(&[1])])
             .gives(vector(&[two])),
         case("put_slice")
-            .on([pair, vector(&[one]), vector(&[9i64])])
+            .on([pair.clone(), vector(&[one])])
+            .with([ints(&[1]), ints(&[2])])
+            .gives(vector(&[one, one])),
+        case("put_slice_dynamic")
+            .on([pair.clone(), vector(&[one]), vector(&[9i64])])
+            .with([ints(&[0])])
+            .gives(vector(&[one, one])),
+        case("take")
+            .on([pair.clone(), tensor(&[1i64, 0, 9, -1], &[2, 2])])
+            .with([int(0)])
+            .gives(tensor(&[two, one, two, one], &[2, 2])),
+        case("take_along_axis")
+            .on([pair.clone(), vector(&[1u8, 0, 9])])
+            .with([int(0)])
+            .gives(vector(&[two, one, two])),
+        case("indexed_put")
+            .on([
+                pair.clone(),
+                tensor(&[1i64, 1], &[2, 1]),
+                tensor(&[two, one], &[2, 1]),
+            ])
+            .with([ints(&[0])])
             .gives(vector(&[one, one])),
     ]
 }
@@ -340,11 +439,36 @@ fn empty() -> Vec<Case> {
             .gives(vector(&[1f32, 2.0])),
         case("slice_dynamic")
             .on([grid(), vector(&[i64::MAX, 0])])
-            .with([ints(&[0, 2])])
+            .with([ints(&[0, 1]), ints(&[0, 2])])
             .gives(tensor::<i32>(&[], &[0, 2])),
-        case("put_slice")
+        case("put_slice_dynamic")
             .on([vector(&[1u8, 2]), vector::<u8>(&[]), vector(&[5i64])])
+            .with([ints(&[0])])
             .gives(vector(&[1u8, 2])),
+        case("put_slice")
+            .on([vector(&[1u8, 2]), vector::<u8>(&[])])
+            .with([ints(&[2]), ints(&[2])])
+            .gives(vector(&[1u8, 2])),
+        case("indexed_put")
+            .on([
+                vector(&[1f32, 2.0]),
+                tensor::<i64>(&[], &[0, 1]),
+                tensor::<f32>(&[], &[0, 1]),
+            ])
+            .with([ints(&[0])])
+            .gives(vector(&[1f32, 2.0])),
+        case("take")
+            .on([grid(), vector::<i64>(&[])])
+            .with([int(1)])
+            .gives(tensor::<i32>(&[], &[3, 0])),
+        case("take_along_axis")
+            .on([grid(), tensor::<i64>(&[], &[3, 0])])
+            .with([int(1)])
+            .gives(tensor::<i32>(&[], &[3, 0])),
+        case("gather")
+            .on([tensor::<i32>(&[], &[3, 0]), tensor(&[7i64, -1], &[2, 1])])
+            .with([ints(&[0]), ints(&[1, 0])])
+            .gives(tensor::<i32>(&[], &[2, 1, 0])),
     ]
 }
 
@@ -355,7 +479,7 @@ fn misfits() -> Vec<Case> {
     let slice = |lengths: &[i64]| {
         case("slice_dynamic")
             .on([grid(), start()])
-            .with([ints(lengths)])
+            .with([ints(&[0, 1]), ints(lengths)])
     };
     let gather = |x, axes: &[i64], sizes: &[i64]| {
         case("gather").on([x, at()]).with([ints(axes), ints(sizes)])
@@ -365,7 +489,18 @@ fn misfits() -> Vec<Case> {
             .on([x, at(), updates])
             .with([ints(&[0])])
     };
-    let put = |x, part| case("put_slice").on([x, part, vector(&[0i64])]);
+    let index_put = |x, updates| {
+        case("indexed_put")
+            .on([x, at(), updates])
+            .with([ints(&[0])])
+    };
+    let put = |x, part| {
+        case("put_slice_dynamic")
+            .on([x, part, vector(&[0i64])])
+            .with([ints(&[0])])
+    };
+    let take = |x, axis| case("take").on([x, at()]).with([int(axis)]);
+    let along = |x, axis| case("take_along_axis").on([x, at()]).with([int(axis)]);
     [
         slice(&[4, 4]),
         slice(&[1]),
@@ -376,6 +511,13 @@ fn misfits() -> Vec<Case> {
         gather(grid(), &[], &[1, 1]),
         add(empty(), tensor(&[1], &[1, 1])),
         add(grid(), tensor(&[1; 5], &[1, 1, 5])),
+        index_put(empty(), tensor(&[1], &[1, 1])),
+        index_put(grid(), tensor(&[1; 5], &[1, 1, 5])),
+        take(empty(), 0),
+        take(grid(), 2),
+        along(tensor::<i32>(&[], &[0, 1]), 0),
+        along(grid(), 2),
+        along(vector(&[1, 2]), 0),
         put(vector(&[1u8, 2]), vector(&[1u8; 3])),
         put(grid(), vector(&[1, 2])),
         case("slice")

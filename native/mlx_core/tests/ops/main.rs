@@ -25,6 +25,7 @@ mod comparison;
 mod complex;
 mod creation;
 mod division;
+mod fft;
 mod functions;
 mod indexing;
 mod linalg;
@@ -33,6 +34,7 @@ mod reduction;
 mod refusal;
 mod rounding;
 mod shape;
+mod sort;
 
 use std::collections::HashSet;
 
@@ -47,12 +49,14 @@ fn all_cases() -> Vec<Case> {
         complex::cases(),
         creation::cases(),
         division::cases(),
+        fft::cases(),
         functions::cases(),
         indexing::cases(),
         linalg::cases(),
         reduction::cases(),
         rounding::cases(),
         shape::cases(),
+        sort::cases(),
     ]
     .concat()
 }
