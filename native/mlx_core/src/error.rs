@@ -82,6 +82,10 @@ pub enum Error {
     },
     #[error("{dims:?} is not a shape MLX can hold: a dimension is 0 to 2147483647")]
     Dimension { dims: Vec<i64> },
+    #[error("{given} dimensions are given where {expected} are needed")]
+    Rank { expected: usize, given: usize },
+    #[error("there is no axis {axis} among {rank}")]
+    Axis { axis: i32, rank: usize },
     #[error("axis {axis} is empty, so there is nothing at any position along it")]
     EmptyAxis { axis: i32 },
     #[error("type {kind}{bits} is not supported")]
@@ -129,9 +133,11 @@ impl Error {
     /// The family this error belongs to.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::ByteSize { .. } | Error::Dimension { .. } | Error::EmptyAxis { .. } => {
-                ErrorKind::Shape
-            }
+            Error::ByteSize { .. }
+            | Error::Dimension { .. }
+            | Error::Rank { .. }
+            | Error::Axis { .. }
+            | Error::EmptyAxis { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } => ErrorKind::Unsupported,
             Error::NoDevice { .. } => ErrorKind::Device,

@@ -51,12 +51,12 @@ ops! {
     /// Adds updates at positions along `axes`; equal positions accumulate.
     /// Positions outside are moved to the edge.
     indexed_add(x, indices, updates) { axes: Shape } |s| =>
-        scatter::add(x, &index_columns(x, indices, &axes)?, updates, &axes, s);
+        scatter::add(x, &update_columns(x, indices, updates, &axes)?, updates, &axes, s);
 
     /// Puts updates at positions along `axes`; of equal positions the last one stays.
     /// Positions outside are moved to the edge.
     indexed_put(x, indices, updates) { axes: Shape } |s| =>
-        scatter::put(x, &index_columns(x, indices, &axes)?, updates, &axes, s);
+        scatter::put(x, &update_columns(x, indices, updates, &axes)?, updates, &axes, s);
 }
 
 /// Moves positions into `0..=limit`; MLX checks none. One limit is for all of them,
@@ -84,19 +84,34 @@ fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
     })
 }
 
-/// Positions along an axis, none of them outside.
-fn along(x: &Array, axis: i32, positions: &Array) -> Result<Array> {
-    match x.dim(axis) {
-        0 if positions.size() > 0 => Err(Error::EmptyAxis { axis }),
-        size => clamp(positions, &[(size - 1).max(0)]),
+/// Positions along an axis from which `length` elements fit.
+fn along(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<Array> {
+    let size = size(x, axis)?;
+    if size == 0 && positions.size() > 0 {
+        return Err(Error::EmptyAxis { axis });
     }
+    clamp(positions, &[(size - length).max(0)])
 }
 
-/// The largest start along each axis with which `lengths` elements fit.
-fn last_starts(x: &Array, axes: &[i32], lengths: &[i32]) -> Vec<i32> {
-    axes.iter()
-        .map(|&axis| x.dim(axis) - lengths[axis as usize])
-        .collect()
+pub(super) fn size(x: &Array, axis: i32) -> Result<i32> {
+    let rank = x.ndim();
+    let size = usize::try_from(axis)
+        .ok()
+        .and_then(|axis| x.shape().get(axis));
+    size.copied().ok_or(Error::Axis { axis, rank })
+}
+
+/// Starts along the axes, moved so that `lengths` elements fit.
+fn starts_inside(x: &Array, starts: &Array, axes: &[i32], lengths: &[i32]) -> Result<Array> {
+    let (expected, given) = (x.ndim(), lengths.len());
+    if expected != given {
+        return Err(Error::Rank { expected, given });
+    }
+    let limits: Result<Vec<i32>> = axes
+        .iter()
+        .map(|&axis| Ok((size(x, axis)? - lengths[axis as usize]).max(0)))
+        .collect();
+    clamp(starts, &limits?)
 }
 
 fn slice_dynamic(
@@ -106,7 +121,7 @@ fn slice_dynamic(
     lengths: &[i32],
     s: &Stream,
 ) -> Result<Array> {
-    let starts = clamp(starts, &last_starts(x, axes, lengths))?;
+    let starts = starts_inside(x, starts, axes, lengths)?;
     Ok(c_op!(
         mlx_slice_dynamic(
             x.as_ptr(),
@@ -144,7 +159,7 @@ fn put_slice_dynamic(
     axes: &[i32],
     s: &Stream,
 ) -> Result<Array> {
-    let starts = clamp(starts, &last_starts(x, axes, part.shape()))?;
+    let starts = starts_inside(x, starts, axes, part.shape())?;
     Ok(c_op!(
         mlx_slice_update_dynamic(
             x.as_ptr(),
@@ -157,20 +172,30 @@ fn put_slice_dynamic(
     )?)
 }
 
-/// One array of positions for each axis, from the last dimension of `indices`.
-fn index_columns(x: &Array, indices: &Array, axes: &[i32]) -> Result<Vec<Array>> {
+/// One array of positions for each axis, from the last dimension of `indices`. The
+/// slices at them have those `sizes`.
+fn index_columns(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32]) -> Result<Vec<Array>> {
     let last = indices.ndim() as i32 - 1;
     let columns = indices.split_equal(axes.len() as i32, last)?;
     columns
         .iter()
         .zip(axes)
-        .map(|(column, &axis)| along(x, axis, &column.squeeze_axes(&[last])?))
+        .map(|(column, &axis)| {
+            let length = sizes.get(axis as usize).copied().unwrap_or(1);
+            along(x, axis, length, &column.squeeze_axes(&[last])?)
+        })
         .collect()
 }
 
 fn gather(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32], s: &Stream) -> Result<Array> {
-    let columns = index_columns(x, indices, axes)?;
+    let columns = index_columns(x, indices, axes, sizes)?;
     gather_columns(x, &columns, axes, sizes, s)
+}
+
+/// The positions of updates, which follow the dimensions of the indices but the last.
+fn update_columns(x: &Array, indices: &Array, updates: &Array, axes: &[i32]) -> Result<Vec<Array>> {
+    let batch = indices.ndim().saturating_sub(1).min(updates.ndim());
+    index_columns(x, indices, axes, &updates.shape()[batch..])
 }
 
 fn gather_columns(
@@ -196,12 +221,12 @@ fn gather_columns(
 }
 
 fn take(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
-    let indices = along(x, axis, indices)?;
+    let indices = along(x, axis, 1, indices)?;
     Ok(c_op!(mlx_take_axis(x.as_ptr(), indices.as_ptr(), axis), s)?)
 }
 
 pub(super) fn take_along_axis(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
-    let indices = along(x, axis, indices)?;
+    let indices = along(x, axis, 1, indices)?;
     Ok(c_op!(
         mlx_take_along_axis(x.as_ptr(), indices.as_ptr(), axis),
         s

@@ -3,7 +3,7 @@
 use mlx_rs::ops::{is_nan, select, zeros_dtype};
 use mlx_rs::{Array, Dtype, Stream};
 
-use super::indexing::take_along_axis;
+use super::indexing::{size, take_along_axis};
 use super::{number, ops};
 use crate::dtype::dtype_size;
 use crate::error::Result;
@@ -57,26 +57,27 @@ fn turned(positions: &Array, size: i32) -> Result<Array> {
 }
 
 fn top_k(x: &Array, k: i32, s: &Stream) -> Result<[Array; 2]> {
-    let size = x.dim(-1);
+    let axis = x.ndim() as i32 - 1;
+    let size = size(x, axis)?;
     // Choosing before sorting pays when few are chosen. A GPU sorts to choose.
     let order = if on_gpu(s) || k > size / 8 {
-        last(&argsort(&reverse(x, -1, s)?, -1, false, s)?, k, s)?
+        last(&argsort(&reverse(x, axis, s)?, axis, false, s)?, k, s)?
     } else {
-        largest(&reverse(&ranks(x, s)?, -1, s)?, k, s)?
+        largest(&reverse(&ranks(x, s)?, axis, s)?, axis, k, s)?
     };
-    let order = turned(&reverse(&order, -1, s)?, size)?;
-    let values = take_along_axis(x, &order, -1, s)?;
+    let order = turned(&reverse(&order, axis, s)?, size)?;
+    let values = take_along_axis(x, &order, axis, s)?;
     Ok([values, order])
 }
 
 /// Where the `k` largest are, in rising order. MLX chooses by value and position,
 /// and gives those that it chooses in no order.
-fn largest(x: &Array, k: i32, s: &Stream) -> Result<Array> {
-    let size = x.dim(-1);
-    let chosen = c_op!(mlx_argpartition_axis(x.as_ptr(), size - k, -1), s)?;
-    let chosen = sort(&last(&chosen, k, s)?, -1, false, s)?;
-    let order = argsort(&take_along_axis(x, &chosen, -1, s)?, -1, false, s)?;
-    take_along_axis(&chosen, &order, -1, s)
+fn largest(x: &Array, axis: i32, k: i32, s: &Stream) -> Result<Array> {
+    let first = size(x, axis)? - k;
+    let chosen = c_op!(mlx_argpartition_axis(x.as_ptr(), first, axis), s)?;
+    let chosen = sort(&last(&chosen, k, s)?, axis, false, s)?;
+    let order = argsort(&take_along_axis(x, &chosen, axis, s)?, axis, false, s)?;
+    take_along_axis(&chosen, &order, axis, s)
 }
 
 /// The last `k` along the last axis.

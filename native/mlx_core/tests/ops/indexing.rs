@@ -15,6 +15,8 @@ tests! {
     of_equal_positions_the_last_stays => puts;
     indexed_adds_move_positions_to_the_edge => clamped_adds;
     added_windows_stay_inside => added_windows;
+    the_last_of_equal_positions_stays => puts;
+    taken_positions_move_to_the_edge => takes;
     elements_of_every_type_are_found => every_type;
     halves_are_summed_in_single_precision => halves;
     nothing_is_gathered_from_no_positions => empty;

@@ -175,3 +175,82 @@ fn scatter_add(
         s
     )?)
 }
+
+/// What only a GPU runs gives the same on a CPU.
+#[cfg(test)]
+mod tests {
+    use mlx_rs::{Device, DeviceType};
+
+    use super::*;
+    use crate::ffi;
+
+    fn stream() -> Stream {
+        crate::init();
+        let stream = Stream::new_with_device(&Device::new(DeviceType::Cpu, 0));
+        ffi::set_default_stream(&stream).unwrap();
+        stream
+    }
+
+    fn columns() -> Vec<Array> {
+        let rows = Array::from_slice(&[1i32, 0, 1, 2, 1], &[5]);
+        let places = Array::from_slice(&[0i32, 1, 0, 1, 1], &[5]);
+        vec![rows, places]
+    }
+
+    fn updates(dtype: Dtype) -> Array {
+        let updates = Array::from_slice(&[-10i64, 20, -30, 40, 50], &[5, 1, 1]);
+        updates.as_dtype(dtype).unwrap()
+    }
+
+    fn grid(dtype: Dtype) -> Array {
+        let grid = Array::from_slice(&[1i64, 2, 3, 4, 5, 6], &[3, 2]);
+        grid.as_dtype(dtype).unwrap()
+    }
+
+    fn same(a: &Array, b: &Array) -> bool {
+        a.dtype() == b.dtype() && a.eq_values(b).unwrap()
+    }
+
+    #[test]
+    fn puts_in_any_order_are_puts_in_order() {
+        let s = stream();
+        for dtype in [Dtype::Uint8, Dtype::Float32, Dtype::Int64, Dtype::Complex64] {
+            let (x, updates) = (grid(dtype), updates(dtype));
+            let ordered = scatter(&x, &columns(), &updates, &[0, 1], &s).unwrap();
+            let unordered = put_in_any_order(&x, &columns(), &updates, &[0, 1], &s).unwrap();
+            assert!(same(&ordered, &unordered), "{ordered} {unordered}");
+        }
+    }
+
+    #[test]
+    fn rows_put_in_any_order_are_put_in_order() {
+        let s = stream();
+        let rows = Array::from_slice(&[1i64, 2, 3, 4, 5, 6], &[3, 1, 2]);
+        let at = vec![Array::from_slice(&[2u8, 0, 2], &[3])];
+        let ordered = scatter(&grid(Dtype::Int64), &at, &rows, &[0], &s).unwrap();
+        let unordered = put_in_any_order(&grid(Dtype::Int64), &at, &rows, &[0], &s).unwrap();
+        assert!(same(&ordered, &unordered), "{ordered} {unordered}");
+    }
+
+    #[test]
+    fn sums_of_limbs_are_sums() {
+        let s = stream();
+        for dtype in [Dtype::Int64, Dtype::Uint64] {
+            let (x, updates) = (grid(dtype), updates(dtype));
+            let sums = scatter_add(&x, &columns(), &updates, &[0, 1], &s).unwrap();
+            let limbs = add_in_limbs(&x, &columns(), &updates, &[0, 1], &s).unwrap();
+            assert!(same(&sums, &limbs), "{sums} {limbs}");
+        }
+    }
+
+    #[test]
+    fn many_limbs_do_not_overflow() {
+        let s = stream();
+        let count = 70_000;
+        let x = Array::from_slice(&[i64::MAX, 0], &[2]);
+        let updates = Array::from_slice(&vec![-1i64; count as usize], &[count, 1]);
+        let at = vec![Array::from_slice(&vec![1i32; count as usize], &[count])];
+        let sums = add_in_limbs(&x, &at, &updates, &[0], &s).unwrap();
+        assert_eq!(sums.as_slice::<i64>(), [i64::MAX, -i64::from(count)]);
+    }
+}
