@@ -190,7 +190,7 @@ defmodule Mlx.SemanticsTest do
 
       channels = if groups[:feature_group_size], do: 2, else: 4
       args = [sample(type, {4, 5, 4, 2}), sample(type, {2, channels, 2, 3})]
-      assert_same(&Nx.conv(&1, &2, options), args, scale: 1.0e4)
+      assert_same(&Nx.conv(&1, &2, options), Enum.map(args, &tame/1), scale: 1.0e4)
     end
   end
 
@@ -292,4 +292,12 @@ defmodule Mlx.SemanticsTest do
   end
 
   defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+
+  # Sums of numbers of very different sizes depend on the order of the additions.
+  defp tame(%{type: {:c, _}} = tensor), do: tensor
+  defp tame(%{type: {:u, _}} = tensor), do: Nx.min(tensor, Nx.tensor(9, type: tensor.type))
+
+  defp tame(%{type: type} = tensor) do
+    Nx.clip(tensor, Nx.tensor(-9, type: type), Nx.tensor(9, type: type))
+  end
 end

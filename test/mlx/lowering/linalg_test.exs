@@ -204,6 +204,10 @@ defmodule Mlx.Lowering.LinalgTest do
       a = sample(type_a, shape_a, from: seed)
       b = sample(type_b, shape_b, from: seed + 3)
 
+      # Floats of very different sizes add up to what the order of the additions makes.
+      {a, b} =
+        if Nx.Type.float?(Nx.Type.merge(a.type, b.type)), do: {tame(a), tame(b)}, else: {a, b}
+
       assert_same(&Nx.dot(&1, axes_a, batches, &2, axes_b, batches), [a, b],
         ulps: 16,
         scale: 64.0,
@@ -322,5 +326,12 @@ defmodule Mlx.Lowering.LinalgTest do
       for {{{:inner, _}, i}, place} <- Enum.with_index(order), do: {i, place + length(batch)}
 
     {List.to_tuple(batch ++ sizes), places |> Enum.sort() |> Enum.map(&elem(&1, 1))}
+  end
+
+  defp tame(%{type: {:c, _}} = tensor), do: tensor
+  defp tame(%{type: {:u, _} = type} = tensor), do: Nx.min(tensor, Nx.tensor(9, type: type))
+
+  defp tame(%{type: type} = tensor) do
+    Nx.clip(tensor, Nx.tensor(-9, type: type), Nx.tensor(9, type: type))
   end
 end

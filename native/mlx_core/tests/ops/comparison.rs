@@ -114,23 +114,24 @@ fn logic() -> Vec<Case> {
             ],
         )
     }
-    let negated = [
-        case("logical_not")
-            .on([vector(&[0f32, -0.0, 0.5, f32::NAN])])
-            .gives(vector(&[true, true, false, false])),
-        case("logical_not")
-            .on([vector(&[0i64, i64::MIN, 256])])
-            .gives(vector(&[true, false, false])),
-        case("logical_not")
-            .on([vector(&[true, false])])
-            .gives(vector(&[false, true])),
-    ];
     [
         for_floats!(table()).concat(),
         for_integers!(integers()).concat(),
-        negated.into(),
+        negated(),
     ]
     .concat()
+}
+
+fn negated() -> Vec<Case> {
+    let not = |x: Tensor, y: &[bool]| case("logical_not").on([x]).gives(vector(y));
+    vec![
+        not(
+            vector(&[0f32, -0.0, 0.5, f32::NAN]),
+            &[true, true, false, false],
+        ),
+        not(vector(&[0i64, i64::MIN, 256]), &[true, false, false]),
+        not(vector(&[true, false]), &[false, true]),
+    ]
 }
 
 fn bounds() -> Vec<Case> {
@@ -179,6 +180,11 @@ fn complex_truths() -> Vec<Case> {
     let mut cases = truths(a, b, [ands, ors]);
     let imaginary = || vector(&[[0f32, 1.0]]);
     let over = |op| case(op).on([imaginary()]).with([ints(&[0])]);
+    cases.push(
+        case("logical_not")
+            .on([imaginary()])
+            .gives(vector(&[false])),
+    );
     cases.push(over("all").gives(vector(&[true])));
     cases.push(over("any").gives(vector(&[true])));
     cases.push(

@@ -99,29 +99,30 @@ fn channels() -> Vec<Case> {
     ]
 }
 
+const PLANE: Geometry = Geometry {
+    strides: &[1, 1],
+    low: &[0, 0],
+    high: &[0, 0],
+    input_dilation: &[1, 1],
+    kernel_dilation: &[1, 1],
+    groups: 1,
+};
+const LOPSIDED: Geometry = Geometry {
+    strides: &[2, 1],
+    low: &[0, 1],
+    high: &[1, 0],
+    ..PLANE
+};
+const HIGHER: Geometry = Geometry {
+    strides: &[1; 4],
+    low: &[0; 4],
+    high: &[0; 4],
+    input_dilation: &[1; 4],
+    kernel_dilation: &[1; 4],
+    groups: 1,
+};
+
 fn spaces() -> Vec<Case> {
-    const PLANE: Geometry = Geometry {
-        strides: &[1, 1],
-        low: &[0, 0],
-        high: &[0, 0],
-        input_dilation: &[1, 1],
-        kernel_dilation: &[1, 1],
-        groups: 1,
-    };
-    const LOPSIDED: Geometry = Geometry {
-        strides: &[2, 1],
-        low: &[0, 1],
-        high: &[1, 0],
-        ..PLANE
-    };
-    const HIGHER: Geometry = Geometry {
-        strides: &[1; 4],
-        low: &[0; 4],
-        high: &[0; 4],
-        input_dilation: &[1; 4],
-        kernel_dilation: &[1; 4],
-        groups: 1,
-    };
     let square = || {
         tensor(
             &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],

@@ -14,7 +14,6 @@ tests! {
     equal_positions_accumulate => duplicates;
     of_equal_positions_the_last_stays => puts;
     indexed_adds_move_positions_to_the_edge => clamped_adds;
-    added_windows_stay_inside => added_windows;
     the_last_of_equal_positions_stays => puts;
     taken_positions_move_to_the_edge => takes;
     elements_of_every_type_are_found => every_type;
@@ -191,21 +190,6 @@ fn clamped_adds() -> Vec<Case> {
             .with([ints(&[0, 1])])
             .gives(tensor(&[0, 1, 2, 103, 4, 5, 6, 7, 208, 9, 10, 11], &[3, 4])),
     ]
-}
-
-/// An update longer than one element must not reach over the edge.
-fn added_windows() -> Vec<Case> {
-    let add = |position: i64, y: [i32; 3]| {
-        case("indexed_add")
-            .on([
-                vector(&[0; 3]),
-                tensor(&[position], &[1, 1]),
-                tensor(&[1, 2], &[1, 2]),
-            ])
-            .with([ints(&[0])])
-            .gives(vector(&y))
-    };
-    vec![add(0, [1, 2, 0]), add(1, [0, 1, 2]), add(2, [0, 1, 2])]
 }
 
 fn takes() -> Vec<Case> {

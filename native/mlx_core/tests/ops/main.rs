@@ -28,6 +28,7 @@ mod creation;
 mod cumulative;
 mod division;
 mod factorization;
+mod fatal;
 mod fft;
 mod functions;
 mod indexing;

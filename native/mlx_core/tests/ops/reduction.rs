@@ -10,6 +10,7 @@ tests! {
     narrow_integers_add_up_in_wider_ones => narrow_integers;
     wide_integers_wrap => wide_integers;
     floats_of_every_type_add_up => floats_of_every_type;
+    long_axes_are_reduced_whole => long_axes;
     long_sums_keep_their_precision => long_sums;
     integer_extremes_respect_signs => integer_extremes;
     a_nan_anywhere_makes_extremes_nan => nans;
@@ -146,6 +147,43 @@ fn floats_of_every_type() -> Vec<Case> {
         ]
     }
     for_floats!(all()).concat()
+}
+
+/// Longer than what is folded at once, with a rest.
+fn long_axes() -> Vec<Case> {
+    const LONG: usize = 1501;
+    fn ends<T: Element>(op: &'static str, most: T, last: T, y: impl Element) -> Vec<Case> {
+        let mut x = vec![most; LONG];
+        x[LONG - 1] = last;
+        let pairs: Vec<T> = x.iter().flat_map(|&x| [x, x]).collect();
+        let pairs = tensor(&pairs, &[LONG as i64, 2]);
+        vec![
+            over(op, vector(&x), &[0], vector(&[y])),
+            over(op, pairs, &[0], tensor(&[y, y], &[1, 2])),
+        ]
+    }
+    [
+        ends("sum", 200u8, 1, 300_001u32),
+        ends("sum", -100i8, 1, -149_999i32),
+        ends("sum", true, false, 1500i32),
+        ends("sum", 2i64, i64::MAX, i64::MIN + 2999),
+        ends("sum", 2f32, 0.5, 3000.5f32),
+        ends("sum", [1f32, -2.0], [0.0, 0.5], [1500f32, -2999.5]),
+        ends("product", 1u8, 7, 7u32),
+        ends("product", 1f64, -2.5, -2.5f64),
+        ends("reduce_max", -3i16, 5, 5i16),
+        ends("reduce_max", 1f32, f32::NAN, f32::NAN),
+        ends("reduce_min", 3u64, 2, 2u64),
+        ends(
+            "reduce_min",
+            half::bf16::ONE,
+            half::bf16::NAN,
+            half::bf16::NAN,
+        ),
+        ends("all", true, false, false),
+        ends("any", 0f32, 0.5, true),
+    ]
+    .concat()
 }
 
 /// Added one by one in their own type, ones stop at 256 in bf16 and at 2048 in f16.

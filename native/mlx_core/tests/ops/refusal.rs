@@ -98,7 +98,7 @@ fn wrong_attributes_are_named_with_what_is_expected() {
     let wide = 1i64 << 31;
     let axes = "axes is missing or is not a list of 32-bit integers";
     let axis = "axis is missing or is not a 32-bit integer";
-    let size = "size is missing or is not a 32-bit integer";
+    let size = "size is missing or is not an integer";
     let dtype = "dtype is missing or is not an element type";
     let value = "value is missing or is not bytes";
     let cases = one_of_each();

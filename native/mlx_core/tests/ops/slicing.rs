@@ -205,7 +205,6 @@ fn misfits() -> Vec<Case> {
         put(pair(), vector(&[1u8; 3]), &[0]),
         put(pair(), vector(&[1u8]), &[1]),
         put(grid(), vector(&[1, 2]), &[0]),
-        put(grid(), tensor(&[1], &[1, 1, 1]), &[0]),
         case("put_slice")
             .on([pair(), vector(&[1u8; 3])])
             .with([ints(&[0]), ints(&[2])]),

@@ -16,7 +16,9 @@ tests! {
     windows_that_do_not_fit_are_refused => misfits;
 }
 
-const OPS: [(&str, fn(f64, f64) -> f64); 4] = [
+type Pairwise = (&'static str, fn(f64, f64) -> f64);
+
+const OPS: [Pairwise; 4] = [
     ("window_sum", |a, b| a + b),
     ("window_product", |a, b| a * b),
     ("window_max", f64::max),
