@@ -189,7 +189,10 @@ defmodule Mlx.SemanticsTest do
           [output_permutation: [1, 2, 3, 0]] ++ groups
 
       channels = if groups[:feature_group_size], do: 2, else: 4
-      args = [sample(type, {4, 5, 4, 2}), sample(type, {2, channels, 2, 3})]
+      # No float can sum the products of all numbers of 64 bits.
+      narrow = %{s64: :s32, u64: :u32}[type] || type
+      args = [sample(narrow, {4, 5, 4, 2}), sample(narrow, {2, channels, 2, 3})]
+      args = Enum.map(args, &Nx.as_type(&1, type))
       assert_same(&Nx.conv(&1, &2, options), args, scale: 1.0e4)
     end
   end
