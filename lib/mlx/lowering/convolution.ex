@@ -8,8 +8,9 @@ defmodule Mlx.Lowering.Convolution do
   def ops, do: [:conv]
 
   def lower(:conv, out, [x, kernels, opts]) do
-    x = x |> transpose(channels_last(opts[:input_permutation])) |> cast(out.type)
-    kernels = kernels |> transpose(channels_last(opts[:kernel_permutation])) |> cast(out.type)
+    {operands, type} = types(x.type, kernels.type, out.type)
+    x = x |> transpose(channels_last(opts[:input_permutation])) |> convert(operands)
+    kernels = kernels |> transpose(channels_last(opts[:kernel_permutation])) |> convert(operands)
     x = batch_groups_to_channels(x, opts[:batch_group_size])
     {x, padding, dilation} = cut(x, opts[:padding], opts[:input_dilation])
     {low, high} = Enum.unzip(padding)
@@ -27,9 +28,19 @@ defmodule Mlx.Lowering.Convolution do
     order = channels_last(opts[:output_permutation])
     shape = order |> Enum.map(&elem(out.shape, &1)) |> List.to_tuple()
 
-    op(:convolution, [x, kernels], attributes, out.type, shape)
+    op(:convolution, [x, kernels], attributes, type, shape)
     |> transpose(inverse(order))
+    |> cast(out.type)
   end
+
+  # The types of the operands, or that they are integers, and the type of the product.
+  defp types({a, _}, {b, _}, _out) when a in [:u, :s] and b in [:u, :s], do: {:integer, {:f, 32}}
+  # A half can't hold every number of another type.
+  defp types(a, b, {_, 16} = out) when a != out or b != out, do: {{:f, 32}, {:f, 32}}
+  defp types(_a, _b, out), do: {out, out}
+
+  defp convert(x, :integer), do: x
+  defp convert(x, type), do: cast(x, type)
 
   # Nx lists the batch first (of kernels, the output channels), then the channels.
   defp channels_last([batch, channels | space]), do: [batch | space] ++ [channels]

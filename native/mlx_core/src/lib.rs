@@ -21,6 +21,7 @@ pub mod ops;
 mod placement;
 mod program;
 mod queue;
+mod reuse;
 mod slot;
 mod stream;
 mod upload;
@@ -47,5 +48,6 @@ pub fn init() {
     ONCE.get_or_init(|| {
         ffi::install_error_handler();
         halt::install();
+        reuse::keep_freed_blocks();
     });
 }

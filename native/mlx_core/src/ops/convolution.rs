@@ -13,7 +13,7 @@ use crate::ffi::{c_op, on_gpu};
 ops! {
     /// The products of kernels and the windows of an array, summed. The array's axes
     /// are batch, space, channels; the kernels' are output channels, space, input
-    /// channels of a group. Padding may not be negative.
+    /// channels of a group. Padding may not be negative. Integers give f32.
     convolution(x, kernels) {
         strides: Shape,
         low: Shape,
@@ -50,11 +50,14 @@ impl Geometry {
     fn convolve(&self, x: &Array, kernels: &Array, s: &Stream) -> Result<Array> {
         let space = self.output_space(x, kernels)?;
         let dtype = x.dtype();
+        let whole = !(dtype.is_float() || dtype.is_complex());
         if x.size() == 0 || kernels.size() == 0 {
             let shape = [&[x.dim(0)], &*space, &[kernels.dim(0)]].concat();
+            let dtype = if whole { Dtype::Float32 } else { dtype };
             return Ok(zeros_dtype(&shape, dtype)?);
         }
         match dtype {
+            _ if whole => self.integers(x, kernels, s),
             Dtype::Complex64 => self.complex(x, kernels, s),
             Dtype::Float64 => self.matrix_product(x, kernels, &space, s),
             _ => match self.path(kernels, s) {
@@ -137,6 +140,16 @@ impl Geometry {
             ),
             s
         )?)
+    }
+
+    /// Sums of products of integers cancel exactly where there is room for them.
+    fn integers(&self, x: &Array, kernels: &Array, s: &Stream) -> Result<Array> {
+        let dtype = match on_gpu(s) {
+            true => Dtype::Float32,
+            false => Dtype::Float64,
+        };
+        let sums = self.convolve(&cast(x, dtype)?, &cast(kernels, dtype)?, s)?;
+        cast(&sums, Dtype::Float32)
     }
 
     fn complex(&self, x: &Array, kernels: &Array, s: &Stream) -> Result<Array> {
