@@ -91,7 +91,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   for name <- @logical do
     def lower(unquote(name), out, [a, b]) do
-      op(unquote(name), [truth(a), truth(b)], :bool, out.shape) |> cast(out.type)
+      op(unquote(name), [a, b], :bool, out.shape) |> cast(out.type)
     end
   end
 
@@ -129,7 +129,7 @@ defmodule Mlx.Lowering.Elementwise do
   end
 
   def lower(:select, out, [condition, a, b]) do
-    operands = [truth(condition), cast(a, out.type), cast(b, out.type)]
+    operands = [condition, cast(a, out.type), cast(b, out.type)]
     op(:select, operands, out.type, out.shape)
   end
 
@@ -141,7 +141,7 @@ defmodule Mlx.Lowering.Elementwise do
   def blocks, do: [Nx.Block.LogicalNot, Nx.Block.Phase, Nx.Block.AllClose]
 
   def lower_block(%Nx.Block.LogicalNot{}, out, [x]) do
-    op(:logical_not, [truth(x)], :bool, out.shape) |> cast(out.type)
+    op(:logical_not, [x], :bool, out.shape) |> cast(out.type)
   end
 
   def lower_block(%Nx.Block.Phase{}, out, [x]) do
@@ -209,13 +209,6 @@ defmodule Mlx.Lowering.Elementwise do
   defp test(row, [x | _] = operands, shape \\ nil) do
     lower(row, %{type: :bool, shape: shape || x.shape}, operands)
   end
-
-  # MLX asks a complex number only for its real part.
-  defp truth(%{type: {:c, _} = type} = x) do
-    op(:not_equal, [x, full(0, type)], :bool, x.shape)
-  end
-
-  defp truth(x), do: x
 
   for {name, mirrored, with_negative} <- [
         {:equal, :equal, false},

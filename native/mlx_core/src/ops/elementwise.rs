@@ -38,7 +38,7 @@ ops! {
     /// Bits set in either.
     bitwise_or(a, b) |s| => c_op!(mlx_bitwise_or(a.as_ptr(), b.as_ptr()), s);
     /// Bits set in just one.
-    bitwise_xor(a, b) |s| => c_op!(mlx_bitwise_xor(a.as_ptr(), b.as_ptr()), s);
+    bitwise_xor(a, b) |s| => bitwise_xor(a, b, s);
     /// Bits flipped.
     bitwise_not(x) |s| => c_op!(mlx_bitwise_invert(x.as_ptr()), s);
     /// Shifts left by counts of 0 to the width less one.
@@ -63,17 +63,17 @@ ops! {
     /// Whether the first is less or equal.
     less_equal(a, b) => a.le(b);
     /// Whether both are true, that is, not zero.
-    logical_and(a, b) => a.logical_and(b);
+    logical_and(a, b) => truth(a)?.logical_and(truth(b)?);
     /// Whether either is true.
-    logical_or(a, b) => a.logical_or(b);
+    logical_or(a, b) => truth(a)?.logical_or(truth(b)?);
     /// Whether just one is true.
-    logical_xor(a, b) => ops::logical_xor(a, b);
+    logical_xor(a, b) => truth(a)?.ne(truth(b)?);
 
     /// Whether it is false, that is, zero.
-    logical_not(x) => x.logical_not();
+    logical_not(x) => truth(x)?.logical_not();
 
     /// The first value where the condition is true, else the second.
-    select(condition, a, b) => select(condition, a, b);
+    select(condition, a, b) => select(truth(condition)?, a, b);
 
     /// Whether integers are at most `atol` and `rtol` times those of `b`, as f64.
     within(distance, b) { rtol: f64, atol: f64 } |s| => within(distance, b, rtol, atol, s);
@@ -155,6 +155,23 @@ fn within(distance: &Array, b: &Array, rtol: f64, atol: f64, s: &Stream) -> Resu
         let size = b.as_dtype(Dtype::Float64)?.abs()?;
         let bound = size.multiply(wide(rtol)?)?.add(wide(atol)?)?;
         Ok(distance.as_dtype(Dtype::Float64)?.le(bound)?)
+    })
+}
+
+/// On booleans that it computes in place, MLX's own gives an operand.
+fn bitwise_xor(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
+    if a.dtype() == Dtype::Bool && b.dtype() == Dtype::Bool {
+        return Ok(a.ne(b)?);
+    }
+    Ok(c_op!(mlx_bitwise_xor(a.as_ptr(), b.as_ptr()), s)?)
+}
+
+/// Whether the elements are not zero. MLX asks a complex number only for its real part.
+pub(super) fn truth(x: &Array) -> Result<Array> {
+    Ok(match x.dtype() {
+        Dtype::Bool => x.clone(),
+        Dtype::Complex64 => x.ne(number(0, Dtype::Complex64)?)?,
+        _ => x.as_dtype(Dtype::Bool)?,
     })
 }
 

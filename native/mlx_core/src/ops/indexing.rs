@@ -12,15 +12,8 @@ use crate::ffi::{c_op, Arrays};
 
 ops! {
     /// From `starts` up to `stops`, every `strides`-th element.
-    slice(x) { starts: Shape, stops: Shape, strides: Shape } |s| => c_op!(
-        mlx_slice(
-            x.as_ptr(),
-            starts.as_ptr(), starts.len(),
-            stops.as_ptr(), stops.len(),
-            strides.as_ptr(), strides.len(),
-        ),
-        s
-    );
+    slice(x) { starts: Shape, stops: Shape, strides: Shape } |s| =>
+        slice(x, &starts, &stops, &strides, s);
 
     /// `lengths` elements from computed starts along `axes`, moved so that the slice
     /// fits; from 0 along the others.
@@ -57,6 +50,29 @@ ops! {
     /// Positions outside are moved to the edge.
     indexed_put(x, indices, updates) { axes: Shape } |s| =>
         scatter::put(x, &update_columns(x, indices, updates, &axes)?, updates, &axes, s);
+}
+
+/// MLX divides by the strides.
+fn slice(x: &Array, starts: &[i32], stops: &[i32], strides: &[i32], s: &Stream) -> Result<Array> {
+    if strides.iter().any(|&stride| stride < 1) {
+        return Err(Error::Attribute {
+            op: "slice",
+            name: "strides",
+            expected: "a list of positive integers",
+        });
+    }
+    Ok(c_op!(
+        mlx_slice(
+            x.as_ptr(),
+            starts.as_ptr(),
+            starts.len(),
+            stops.as_ptr(),
+            stops.len(),
+            strides.as_ptr(),
+            strides.len(),
+        ),
+        s
+    )?)
 }
 
 /// Moves positions into `0..=limit`; MLX checks none. One limit is for all of them,

@@ -123,7 +123,11 @@ fn round_f8_e4m3fn(x: &Array, s: &Stream) -> Result<Array> {
     let digits = mlx::minimum(digits, real(7.0))?;
     let rounded = whole.add(digits.multiply(&power)?.divide(real(8.0))?)?;
     let rounded = mlx::minimum(&rounded, real(448.0))?;
-    let negative = x.reciprocal()?.lt(real(0.0))?;
+    // The reciprocal of -0.0 is negative, too, but that of an infinity is not.
+    let negative = x
+        .reciprocal()?
+        .lt(real(0.0))?
+        .logical_or(x.lt(real(0.0))?)?;
     let signed = select(&negative, rounded.negative()?, &rounded)?;
     Ok(select(mlx::is_nan(x)?, x, &signed)?)
 }

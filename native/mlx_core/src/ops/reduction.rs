@@ -3,8 +3,9 @@
 use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::{argmax_axis, argmin_axis};
 use mlx_rs::ops::{concatenate, maximum, minimum};
-use mlx_rs::{Array, Stream};
+use mlx_rs::{Array, Dtype, Stream};
 
+use super::elementwise::truth;
 use super::ops;
 use super::slicing::Part;
 use crate::attribute::Shape;
@@ -13,17 +14,17 @@ use crate::ffi::{c_op, on_gpu};
 
 ops! {
     /// The sum over axes, which stay with size 1.
-    sum(x) { axes: Shape } |s| => reduce(x, &axes, &SUM, s);
+    sum(x) { axes: Shape } |s| => widened(x, |x| reduce(x, &axes, &SUM, s));
     /// The product over axes, which stay with size 1.
-    product(x) { axes: Shape } |s| => reduce(x, &axes, &PRODUCT, s);
+    product(x) { axes: Shape } |s| => widened(x, |x| reduce(x, &axes, &PRODUCT, s));
     /// The largest over axes, which stay with size 1; NaN if there is one.
     reduce_max(x) { axes: Shape } |s| => reduce(x, &axes, &MAX, s);
     /// The smallest over axes, which stay with size 1; NaN if there is one.
     reduce_min(x) { axes: Shape } |s| => reduce(x, &axes, &MIN, s);
     /// Whether all are true over axes, which stay with size 1.
-    all(x) { axes: Shape } => x.all_axes(&axes, true);
+    all(x) { axes: Shape } => truth(x)?.all_axes(&axes, true);
     /// Whether any is true over axes, which stay with size 1.
-    any(x) { axes: Shape } => x.any_axes(&axes, true);
+    any(x) { axes: Shape } => truth(x)?.any_axes(&axes, true);
     /// Where the first largest is along an axis, which stays with size 1.
     argmax(x) { axis: i32 } => argmax_axis(x, axis, true);
     /// Where the first smallest is along an axis, which stays with size 1.
@@ -31,22 +32,41 @@ ops! {
 
     /// The sums of all elements up to each along an axis, or from each if reversed.
     cumulative_sum(x) { axis: i32, reverse: bool } |s| =>
-        c_op!(mlx_cumsum_axis(x.as_ptr(), axis, reverse, true, SAME_TYPE), s);
+        cumulative(x, |x| c_op!(mlx_cumsum_axis(x.as_ptr(), axis, reverse, true, SAME_TYPE), s));
     /// The products of all elements up to each along an axis, or from each.
     cumulative_product(x) { axis: i32, reverse: bool } |s| =>
-        c_op!(mlx_cumprod_axis(x.as_ptr(), axis, reverse, true, SAME_TYPE), s);
+        cumulative(x, |x| c_op!(mlx_cumprod_axis(x.as_ptr(), axis, reverse, true, SAME_TYPE), s));
     /// The largest of all elements up to each along an axis, or from each.
     cumulative_max(x) { axis: i32, reverse: bool } |s| =>
-        c_op!(mlx_cummax_axis(x.as_ptr(), axis, reverse, true), s);
+        cumulative(x, |x| c_op!(mlx_cummax_axis(x.as_ptr(), axis, reverse, true), s));
     /// The smallest of all elements up to each along an axis, or from each.
     cumulative_min(x) { axis: i32, reverse: bool } |s| =>
-        c_op!(mlx_cummin_axis(x.as_ptr(), axis, reverse, true), s);
+        cumulative(x, |x| c_op!(mlx_cummin_axis(x.as_ptr(), axis, reverse, true), s));
 }
 
 const SAME_TYPE: mlx_sys::mlx_optional_dtype = mlx_sys::mlx_optional_dtype {
     value: mlx_sys::mlx_dtype__MLX_FLOAT32,
     has_value: false,
 };
+
+/// Half-precision floats are folded in single precision.
+pub(super) fn widened(x: &Array, fold: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
+    match x.dtype() {
+        Dtype::Float16 | Dtype::Bfloat16 => {
+            let folded = fold(&x.as_dtype(Dtype::Float32)?)?;
+            Ok(folded.as_dtype(x.dtype())?)
+        }
+        _ => fold(x),
+    }
+}
+
+/// Along an empty axis MLX would divide by its size.
+fn cumulative(x: &Array, fold: impl FnOnce(&Array) -> Result<Array, Exception>) -> Result<Array> {
+    if x.size() == 0 {
+        return Ok(x.clone());
+    }
+    widened(x, |x| Ok(fold(x)?))
+}
 
 type Pairwise = fn(&Array, &Array) -> Result<Array, Exception>;
 
