@@ -120,7 +120,12 @@ fn attribute<'a, T: FromAttribute<'a>>(
 
 /// A scalar of that type.
 fn number(value: i64, dtype: Dtype) -> Result<Array> {
-    Ok(Array::from_slice(&[value], &[]).as_dtype(dtype)?)
+    Ok(match dtype {
+        // The types of which there are most need no conversion.
+        Dtype::Float32 => Array::from_f32(value as f32),
+        Dtype::Int32 => Array::from_int(value as i32),
+        _ => Array::from_slice(&[value], &[]).as_dtype(dtype)?,
+    })
 }
 
 /// Makes a family's `ROWS` from lines such as

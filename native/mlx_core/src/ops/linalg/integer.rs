@@ -17,9 +17,6 @@ use crate::ops::number;
 /// Products of single elements up to which there is nothing to win.
 const SMALL: i64 = 1 << 16;
 
-/// Elements of partial products that exist at a time, where one block has fewer.
-const PARTIAL: i64 = 1 << 24;
-
 pub(super) fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     let (m, inner) = size(a);
     let n = b.dim(-1);
@@ -27,18 +24,21 @@ pub(super) fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     if m.min(n) <= 1 || products <= SMALL || inner == 0 {
         return elementwise(a, b);
     }
-    let plan = Plan::new(a.dtype(), Device::of(s));
+    multiply(a, b, &Plan::new(a.dtype(), inner, Device::of(s)), s)
+}
+
+fn multiply(a: &Array, b: &Array, plan: &Plan, s: &Stream) -> Result<Array> {
     let wide = if plan.bits == 64 {
         Dtype::Uint64
     } else {
         Dtype::Uint32
     };
-    let a = limbs(a, &plan, s)?;
-    let b = limbs(b, &plan, s)?;
+    let a = limbs(a, plan, s)?;
+    let b = limbs(b, plan, s)?;
     let mut sum: Option<Array> = None;
     for place in 0..plan.limbs {
         let pairs: Vec<_> = (0..=place).map(|i| (&a[i], &b[place - i])).collect();
-        let digit = digit(&pairs, &plan, wide, s)?;
+        let digit = digit(&pairs, plan, wide, s)?;
         let shift = number((place as i64) * i64::from(plan.width), wide)?;
         let shifted = c_op!(mlx_left_shift(digit.as_ptr(), shift.as_ptr()), s)?;
         sum = Some(match sum {
@@ -76,17 +76,21 @@ struct Plan {
     float: Dtype,
     /// Products that a float can sum exactly.
     block: i32,
+    /// Elements of partial products that exist at a time, where one block has fewer.
+    partial: i64,
     /// Whether products of several pairs of limbs fit a sum, too.
     joint: bool,
 }
 
 impl Plan {
     /// GPUs have no f64, and may round operands of a product to eleven bits.
-    fn new(dtype: Dtype, device: Device) -> Plan {
+    fn new(dtype: Dtype, inner: i32, device: Device) -> Plan {
         let bits = 8 * dtype_size(dtype) as u32;
         let (float, width, block, joint) = match device {
-            Device::Cpu => (Dtype::Float64, bits.min(16), 1 << 19, true),
-            Device::Gpu => (Dtype::Float32, 8, 1 << 8, false),
+            Device::Cpu if bits > 8 || inner > 1 << 8 => {
+                (Dtype::Float64, bits.min(16), 1 << 19, true)
+            }
+            _ => (Dtype::Float32, 8, 1 << 8, false),
         };
         Plan {
             dtype,
@@ -95,6 +99,7 @@ impl Plan {
             width,
             float,
             block,
+            partial: 1 << 24,
             joint,
         }
     }
@@ -133,7 +138,7 @@ fn digit(pairs: &[(&Array, &Array)], plan: &Plan, wide: Dtype, s: &Stream) -> Re
         .map(|&d| i64::from(d))
         .product();
     let each = (batch * i64::from(m) * i64::from(n)).max(1);
-    let blocks = (PARTIAL / each).clamp(1, i64::from(inner)) as i32;
+    let blocks = (plan.partial / each).clamp(1, i64::from(inner)) as i32;
     let step = plan.block.saturating_mul(blocks);
     let mut sum: Option<Array> = None;
     let mut add = |partial: Array| -> Result<()> {
@@ -200,5 +205,70 @@ fn to_integer(x: &Array, wide: Dtype) -> Result<Array> {
     match x.dtype() {
         Dtype::Float64 => Ok(x.as_dtype(Dtype::Uint64)?.as_dtype(wide)?),
         _ => Ok(x.as_dtype(wide)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: i32, seed: u64) -> Vec<i64> {
+        // Knuth's generator; its upper bits are the better ones.
+        let next = |x: &mut u64| {
+            *x = x
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            Some(*x as i64 ^ (*x >> 29) as i64)
+        };
+        std::iter::repeat_with({
+            let mut x = seed;
+            move || next(&mut x).unwrap_or(0)
+        })
+        .take(count as usize)
+        .collect()
+    }
+
+    /// The plans of both devices, on the CPU, against plain loops.
+    #[test]
+    fn limbs_keep_every_bit() {
+        crate::init();
+        let s = Stream::new_with_device(&Device::Cpu.handle());
+        let (m, inner, n) = (3, 700, 2);
+        let (a, b) = (numbers(m * inner, 1), numbers(inner * n, 2));
+        let expected: Vec<i64> = (0..m * n)
+            .map(|i| {
+                let (row, column) = (i / n, i % n);
+                (0..inner).fold(0i64, |sum, k| {
+                    let (x, y) = (a[(row * inner + k) as usize], b[(k * n + column) as usize]);
+                    sum.wrapping_add(x.wrapping_mul(y))
+                })
+            })
+            .collect();
+        let (a, b) = (
+            Array::from_slice(&a, &[m, inner]),
+            Array::from_slice(&b, &[inner, n]),
+        );
+        mlx_rs::with_stream(&s, || {
+            for dtype in [Dtype::Uint64, Dtype::Int64, Dtype::Uint32, Dtype::Int32]
+                .into_iter()
+                .chain([Dtype::Uint16, Dtype::Int16, Dtype::Uint8, Dtype::Int8])
+            {
+                let expected = Array::from_slice(&expected, &[m, n])
+                    .as_dtype(dtype)
+                    .unwrap();
+                let (a, b) = (a.as_dtype(dtype).unwrap(), b.as_dtype(dtype).unwrap());
+                let plans = Device::ALL.map(|device| Plan::new(dtype, inner, device));
+                let blocks = |block, partial| Plan {
+                    block,
+                    partial,
+                    ..Plan::new(dtype, inner, Device::Cpu)
+                };
+                for plan in plans.into_iter().chain([blocks(16, 1), blocks(16, 64)]) {
+                    let product = multiply(&a, &b, &plan, &s).unwrap();
+                    assert_eq!(product.dtype(), dtype);
+                    assert!(product.eq_values(&expected).unwrap());
+                }
+            }
+        });
     }
 }

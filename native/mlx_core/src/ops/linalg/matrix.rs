@@ -5,6 +5,7 @@ use std::ops::Range;
 use mlx_rs::ops::{concatenate, select, stack};
 use mlx_rs::{Array, Dtype, Stream};
 
+use crate::dtype::dtype_size;
 use crate::error::Result;
 use crate::ffi::c_op;
 use crate::ops::number;
@@ -94,8 +95,8 @@ pub(super) fn arange(size: i32, s: &Stream) -> Result<Array> {
 /// Zero for each matrix of finite numbers, else NaN, so that it spoils what it is
 /// added to. Both axes stay with size 1.
 pub(super) fn taint(a: &Array) -> Result<Array> {
-    Ok(a.multiply(number(0, a.dtype())?)?
-        .sum_axes(&[-2, -1], true)?)
+    let zeros = a.multiply(number(0, a.dtype())?)?;
+    Ok(zeros.sum_axis(-2, true)?.sum_axis(-1, true)?)
 }
 
 /// NaN where the condition fails, else zero.
@@ -104,10 +105,17 @@ pub(super) fn taint_unless(sound: &Array, dtype: Dtype) -> Result<Array> {
     Ok(select(sound, number(0, dtype)?, nan)?)
 }
 
-/// The matrices that have no taint, and the identity in the place of the others.
+/// The matrices that have no taint, and zeros in the place of the others.
 pub(super) fn sound(a: &Array, taint: &Array, s: &Stream) -> Result<Array> {
-    let eye = eye(a.dim(-2), a.dim(-1), 0, a.dtype(), s)?;
-    Ok(select(taint.eq(number(0, taint.dtype())?)?, a, eye)?)
+    let bits = match dtype_size(a.dtype()) {
+        4 => Dtype::Uint32,
+        _ => Dtype::Uint64,
+    };
+    let finite = taint.eq(number(0, taint.dtype())?)?.as_dtype(bits)?;
+    let mask = number(0, bits)?.subtract(finite)?;
+    let a_bits = a.view_dtype(bits)?;
+    let sound = c_op!(mlx_bitwise_and(a_bits.as_ptr(), mask.as_ptr()), s)?;
+    Ok(sound.view_dtype(a.dtype())?)
 }
 
 /// Each complex element x + yi as the real matrix [x -y; y x], in the order in which

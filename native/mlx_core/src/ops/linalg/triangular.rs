@@ -1,7 +1,7 @@
 //! Triangular systems.
 
 use mlx_rs::ops::{matmul, pad};
-use mlx_rs::{Array, Dtype, Stream};
+use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
     above, at, beside, diagonal, eye, part, resized, rows, size, taint_unless, transpose,
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ops::number;
 
 /// Rows that are solved at once, by the inverse of their part of the diagonal.
-const LEAF: i32 = 32;
+const LEAF: i32 = 64;
 
 pub(super) fn solve(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Array> {
     if b.size() == 0 {
@@ -20,19 +20,22 @@ pub(super) fn solve(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Arr
     on_cpu([a, b], s, |[a, b], s| solve_on_cpu(a, b, lower, s))
 }
 
-/// In double precision, so that what comes out is the nearest of its type.
 pub(super) fn solve_on_cpu(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Array> {
     let dtype = b.dtype();
+    let n = a.dim(-1);
     let wide = match dtype {
-        Dtype::Complex64 => Dtype::Complex64,
-        _ => Dtype::Float64,
+        // Costs nothing for a small system, and gives the nearest numbers.
+        Dtype::Float32 if n <= LEAF => Dtype::Float64,
+        other => other,
     };
     let (a, b) = (a.as_dtype(wide)?, b.as_dtype(wide)?);
     let zero = diagonal(&a)?.eq(number(0, wide)?)?;
     let regular = zero.any_axis(-1, true)?.logical_not()?.expand_dims(-1)?;
 
-    let n = a.dim(-1);
-    let leaf = (n as u32).next_power_of_two().min(LEAF as u32) as i32;
+    let leaf = match wide {
+        Dtype::Complex64 => (n as u32).next_power_of_two().min(LEAF as u32) as i32,
+        _ => n.min(LEAF),
+    };
     let padding = (leaf - n % leaf) % leaf;
     let (a, b) = padded(&a, &b, padding, s)?;
     let system = System {
@@ -103,11 +106,18 @@ impl System<'_> {
 
 fn leaf_inverses(a: &Array, leaf: i32, lower: bool, s: &Stream) -> Result<Array> {
     let leaves = diagonal_blocks(a, leaf)?;
-    if lower {
-        lower_inverse(&leaves, s)
-    } else {
-        transpose(&lower_inverse(&transpose(&leaves)?, s)?)
+    if a.dtype() == Dtype::Complex64 {
+        return if lower {
+            lower_inverse(&leaves, s)
+        } else {
+            transpose(&lower_inverse(&transpose(&leaves)?, s)?)
+        };
     }
+    // LAPACK refuses a zero on the diagonal, of which the result is NaN anyhow.
+    let zero = number(0, a.dtype())?;
+    let singular = diagonal(&leaves)?.eq(&zero)?.expand_dims(-1)?;
+    let one = eye(leaf, leaf, 0, a.dtype(), s)?.multiply(singular)?;
+    Ok(linalg::tri_inv(leaves.add(one)?, Some(!lower))?)
 }
 
 /// The square blocks along the diagonal, in a new axis before them.
