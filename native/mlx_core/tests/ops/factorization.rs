@@ -13,7 +13,6 @@ tests! {
     lu_pivots => lu::<f32>, lu::<f64>;
     determinants_of_any_size => determinants::<f32>, determinants::<f64>, integer_determinants;
     qr_has_the_signs_of_reflections => qr::<f32>, qr::<f64>;
-    qr_is_completed_as_by_reflections => complete_qr::<f32>, complete_qr::<f64>;
     eigenvalues_come_by_magnitude => eigh::<f32>, eigh::<f64>, complex_eigh;
     singular_values_come_with_vectors_of_either_size => svd::<f32>, svd::<f64>;
     what_has_no_answer_is_nan => unsound::<f32>, unsound::<f64>;
@@ -191,25 +190,6 @@ fn qr<T: Float>() -> Vec<Case> {
         factored(wide(), false, q(), wide_r()),
         factored(wide(), true, q(), wide_r()),
         factored(tall(), false, thin_q, matrix::<T>(&[5.0], 1)),
-    ])
-}
-
-/// A single reflection, which is symmetric.
-fn complete_qr<T: Float>() -> Vec<Case> {
-    let q = [1.0, 2.0, 2.0, 2.0, 1.0, -2.0, 2.0, -2.0, 1.0].map(|thirds| thirds / 3.0);
-    close([
-        factored(
-            matrix::<T>(&[3.0, 4.0], 1),
-            true,
-            matrix::<T>(&[0.6, 0.8, 0.8, -0.6], 2),
-            matrix::<T>(&[5.0, 0.0], 1),
-        ),
-        factored(
-            matrix::<T>(&[1.0, 2.0, 2.0], 1),
-            true,
-            matrix::<T>(&q, 3),
-            matrix::<T>(&[3.0, 0.0, 0.0], 1),
-        ),
     ])
 }
 
