@@ -23,9 +23,17 @@ pub(crate) fn on_cpu<const N: usize, T>(
     stream: &Stream,
     build: impl FnOnce([&Array; N], &Stream) -> Result<T>,
 ) -> Result<T> {
-    if Device::of(stream) == Device::Cpu {
-        return build(operands, stream);
+    match Device::of(stream) {
+        Device::Cpu => build(operands, stream),
+        Device::Gpu => beside(operands, stream, build),
     }
+}
+
+fn beside<const N: usize, T>(
+    operands: [&Array; N],
+    stream: &Stream,
+    build: impl FnOnce([&Array; N], &Stream) -> Result<T>,
+) -> Result<T> {
     let copies: Vec<Array> = operands
         .iter()
         .map(|operand| copy(operand, stream))
@@ -51,4 +59,29 @@ fn copy(operand: &Array, stream: &Stream) -> Result<Array> {
         mlx_where(always.as_ptr(), operand.as_ptr(), operand.as_ptr()),
         stream
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_wait_for_each_other() {
+        crate::init();
+        let own = Stream::new_with_device(&Device::Cpu.handle());
+        let numbers = Array::from_slice(&[2f32, 1.0, 0.0, 3.0], &[2, 2]);
+        let product = mlx_rs::with_stream(&own, || {
+            let a = mlx_rs::ops::matmul(&numbers, numbers.transpose().unwrap()).unwrap();
+            let factor = beside([&a], &own, |[a], cpu| {
+                assert!(*cpu != own);
+                Ok(mlx_rs::linalg::cholesky(a, None)?)
+            })
+            .unwrap();
+            mlx_rs::ops::matmul(&factor, factor.transpose().unwrap()).unwrap()
+        });
+        let expected = Array::from_slice(&[5f32, 3.0, 3.0, 9.0], &[2, 2]);
+        ffi::eval(&[&product]).unwrap();
+        assert!(product.all_close(&expected, None, None, None).unwrap());
+        synchronize().unwrap();
+    }
 }

@@ -229,7 +229,8 @@ defmodule Mlx.Lowering.FactorizationTest do
         assert_near(times(q, r), a)
 
         if unquote(max(m, n)) <= 8 do
-          {_, expected_r} = LinAlg.qr(a, mode: :complete)
+          {expected_q, expected_r} = LinAlg.qr(a, mode: :complete)
+          assert_near(q, expected_q, 16)
           assert_near(r, expected_r, 16)
         end
       end
@@ -494,6 +495,92 @@ defmodule Mlx.Lowering.FactorizationTest do
 
           assert tensors(run(fun, [a])) == tensors(expected)
         end
+      end
+    end
+  end
+
+  describe "the rest of Nx.LinAlg" do
+    test "adjoint" do
+      for type <- [:s32 | @types], shape <- [{2, 3}, {2, 3, 4}] do
+        assert_same(&LinAlg.adjoint/1, [matrix(type, shape, 1)])
+      end
+    end
+
+    test "norm" do
+      for type <- [:s32, :f16 | @types], ord <- [nil, :inf, :neg_inf, 0, 1, -1, 2, 3] do
+        bounds = [ulps: 16, scale: 1.0]
+        assert_same(&LinAlg.norm(&1, ord: ord), [matrix(type, {5}, 1)], bounds)
+      end
+
+      # Those that take singular values are as close as Nx's iteration gets.
+      for type <- [:f32, :f64],
+          ord <- [nil, :frobenius, :nuclear, :inf, :neg_inf, 1, -1, 2, -2] do
+        iterated = if type == :f32, do: 2 ** 10, else: 2 ** 36
+        bounds = if ord in [:nuclear, -2], do: [ulps: iterated, scale: 1.0], else: [ulps: 16]
+        assert_same(&LinAlg.norm(&1, ord: ord), [matrix(type, {4, 3}, 1)], bounds)
+      end
+
+      for opts <- [[axes: [0]], [axes: [1], keep_axes: true]] do
+        assert_same(&LinAlg.norm(&1, opts), [matrix(:f32, {4, 3}, 1)], ulps: 16)
+      end
+    end
+
+    test "matrix_power" do
+      for type <- [:s32, :u8, :s64], power <- [0, 1, 5, 12] do
+        assert_same(&LinAlg.matrix_power(&1, power), [matrix(type, {2, 3, 3}, 1)])
+      end
+
+      for type <- @types, power <- [0, 3, -1, -2] do
+        a = Nx.add(matrix(type, {2, 3, 3}, 1), Nx.multiply(3, Nx.eye(3)))
+        assert_same(&LinAlg.matrix_power(&1, power), [a], ulps: 1024, scale: 1.0)
+      end
+    end
+
+    test "invert" do
+      for type <- @types, shape <- [{1, 1}, {3, 3}, {2, 4, 4}] do
+        a = Nx.add(matrix(type, shape, 1), Nx.multiply(4, Nx.eye(shape)))
+        assert_same(&LinAlg.invert/1, [a], ulps: 64, scale: 1.0)
+      end
+
+      for rows <- [[[1, 1], [1, 1]], [[0, 0], [0, 0]], [[:nan, 1], [0, 1]]] do
+        assert_same(&LinAlg.invert/1, [tensor(rows, :f32)])
+      end
+    end
+
+    test "pinv and least_squares" do
+      for shape <- [{}, {3}, {3, 3}, {4, 2}, {2, 4}, {2, 3, 2}] do
+        assert_same(&LinAlg.pinv/1, [matrix(:f32, shape, 1)], ulps: 2 ** 13, scale: 1.0)
+      end
+
+      assert_same(&LinAlg.pinv/1, [Nx.broadcast(tensor(0, :f32), {2, 3})])
+      a = matrix(:f32, {5, 3}, 1)
+      assert_same(&LinAlg.least_squares/2, [a, matrix(:f32, {5}, 2)], ulps: 2 ** 13, scale: 1.0)
+    end
+
+    test "matrix_rank" do
+      assert_same(&LinAlg.matrix_rank/1, [tensor([[1, 2], [3, 4]], :f32)])
+      # Nx.BinaryBackend divides by singular values of zero and raises.
+      ranks = [
+        {[[1, 1, 1], [1, 1, 1], [1, 2, 3]], 2},
+        {[[1, 2], [2, 4]], 1},
+        {[[0, 0], [0, 0]], 0}
+      ]
+
+      for {rows, rank} <- ranks do
+        assert Nx.to_number(LinAlg.matrix_rank(mlx(tensor(rows, :f32)))) == rank
+      end
+    end
+
+    test "vectorized tensors" do
+      a = definite(:f32, {2, 3, 3}) |> Nx.vectorize(:x)
+      b = matrix(:f32, {2, 3}, 1) |> Nx.vectorize(:x)
+
+      for fun <- [&LinAlg.cholesky/1, &LinAlg.qr/1, &LinAlg.lu/1, &LinAlg.determinant/1] do
+        assert_same(fun, [a], ulps: 256, scale: 1.0)
+      end
+
+      for fun <- [&LinAlg.solve/2, &LinAlg.triangular_solve/2, &Nx.dot/2] do
+        assert_same(fun, [a, b], ulps: 256, scale: 1.0, signed_zero: false)
       end
     end
   end

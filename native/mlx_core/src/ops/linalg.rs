@@ -58,8 +58,13 @@ ops! {
     svd(a) { full: bool } |s| -> 3 => spectral::svd(a, full, s);
 }
 
-/// On Linux, MLX's own loops for half precision are many times slower than BLAS.
 fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
+    if a.size() == 0 || b.size() == 0 {
+        // MLX frees its copy of a strided operand too early if the product is empty.
+        let empty = |x: &Array| mlx::zeros_dtype(x.shape(), x.dtype());
+        return Ok(mlx::matmul(&empty(a)?, &empty(b)?)?);
+    }
+    // On Linux, MLX's own loops for half precision are many times slower than BLAS.
     let dtype = a.dtype();
     if a.size() == 0 || b.size() == 0 {
         return empty_product(a, b);

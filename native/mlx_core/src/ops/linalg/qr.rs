@@ -1,11 +1,12 @@
 //! QR factors, with the signs of `Nx.LinAlg.qr/2`.
 
-use mlx_rs::ops::{broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril};
+use mlx_rs::ops::{broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril, triu};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    arange, at, beside, columns, diagonal, eye, resized, rows, size, sound, taint, transpose,
+    arange, at, columns, diagonal, eye, resized, rows, size, sound, taint, transpose,
 };
+use super::triangular::solve_on_cpu;
 use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::ops::number;
@@ -21,32 +22,20 @@ pub(super) fn qr(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<[Arr
     on_cpu([a], s, |[a], s| {
         let taint = taint(a)?;
         let a = sound(a, &taint, s)?;
-        let (q, r) = if a.dtype() == Dtype::Complex64 {
-            complex(&a, complete, eps, s)?
+        let (q, r) = if a.dtype() == Dtype::Complex64 || complete && m > n {
+            reflected(&a, complete, eps, s)?
         } else {
-            real(&a, complete, eps, s)?
+            factored(&a, eps, s)?
         };
         Ok([q.add(&taint)?, r.add(&taint)?])
     })
 }
 
-fn real(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<(Array, Array)> {
-    let (m, n) = size(a);
-    let (q, r) = if complete && m > n {
-        // Reflections of further columns turn none of the first, and complete Q.
-        let more = eye(m, m - n, n - m, a.dtype(), s)?;
-        let more = broadcast_to(&more, &resized(a, m, m - n))?;
-        let (q, r) = linalg::qr(beside(a, &more)?)?;
-        (q, columns(&r, 0..n, s)?)
-    } else {
-        linalg::qr(a)?
-    };
+fn factored(a: &Array, eps: f64, s: &Stream) -> Result<(Array, Array)> {
+    let (q, r) = linalg::qr(a)?;
     let signs = signs(a, &diagonal(&r)?, eps, s)?;
-    let k = q.dim(-1);
-    let ones = mlx_rs::ops::ones_dtype(&resized(a, 1, k - m.min(n)), a.dtype())?;
-    let signs = concatenate(&[signs.expand_dims(-2)?, ones], -1)?;
-    let (q, r) = (q.multiply(&signs)?, r.multiply(transpose(&signs)?)?);
-    Ok((q, r))
+    let q = q.multiply(signs.expand_dims(-2)?)?;
+    Ok((q, r.multiply(signs.expand_dims(-1)?)?))
 }
 
 /// What Q's columns and R's rows are multiplied by. Nx turns a column to the positive
@@ -86,47 +75,81 @@ fn last_axis(x: &Array, range: std::ops::Range<i32>, s: &Stream) -> Result<Array
     Ok(rows(&x.expand_dims(-1)?, range, s)?.squeeze_axes(&[-1])?)
 }
 
-/// Householder's reflections one by one, for the type that LAPACK's are not bound for.
-fn complex(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<(Array, Array)> {
+/// Householder's reflections one by one, for what LAPACK's binding lacks: complex
+/// numbers, and columns of Q beyond those of the matrix.
+fn reflected(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<(Array, Array)> {
     let (m, n) = size(a);
+    let k = m.min(n);
+    // The last column of a square matrix has nothing below it to reflect.
+    let count = if m == n { n - 1 } else { k };
     let index = arange(m, s)?.expand_dims(-1)?;
     let zero = number(0, a.dtype())?;
-    let identity = eye(m, m, 0, a.dtype(), s)?;
-    let mut q = broadcast_to(&identity, &resized(a, m, m))?;
+    let two = number(2, a.dtype())?;
     let mut r = a.clone();
-    // The last column of a square matrix has nothing below it to reflect.
-    let count = if m == n { n - 1 } else { m.min(n) };
+    let mut vectors = Vec::new();
     for i in 0..count {
-        let below = index.ge(Array::from_int(i))?;
-        let x = select(&below, columns(&r, i..i + 1, s)?, &zero)?;
+        let from_here = index.ge(Array::from_int(i))?;
+        let x = select(&from_here, columns(&r, i..i + 1, s)?, &zero)?;
         let v = reflector(&x, i, &index, eps, s)?;
-        let two = number(2, a.dtype())?;
-        let adjoint = conjugate(&transpose(&v)?, s)?;
-        r = r.subtract(v.multiply(matmul(&adjoint, &r)?)?.multiply(&two)?)?;
-        q = q.subtract(matmul(&q, &v)?.multiply(&adjoint)?.multiply(&two)?)?;
+        let across = matmul(&adjoint(&v, s)?, &r)?.multiply(&two)?;
+        r = r.subtract(v.multiply(across)?)?;
+        vectors.push(v);
     }
-    let r = mlx_rs::ops::triu(&r, 0)?;
-    if complete {
-        return Ok((q, r));
-    }
-    let k = m.min(n);
-    Ok((columns(&q, 0..k, s)?, rows(&r, 0..k, s)?))
+    let width = if complete { m } else { k };
+    let r = rows(&triu(&r, 0)?, 0..width, s)?;
+    Ok((product_of_reflections(a, &vectors, width, s)?, r))
 }
 
-/// The unit vector across whose plane x falls on element i, or zero for a zero x.
+/// The first columns of the product of I - 2 v v* for unit vectors v, or zero ones.
+/// That is I - V T V*, where the inverse of T is the upper triangle of V* V with 1/2
+/// on the diagonal (Joffrain et al., Accumulating Householder transformations, 2006).
+fn product_of_reflections(a: &Array, vectors: &[Array], width: i32, s: &Stream) -> Result<Array> {
+    let m = a.dim(-2);
+    let eye = |rows, columns| eye(rows, columns, 0, a.dtype(), s);
+    if vectors.is_empty() {
+        return Ok(broadcast_to(eye(m, width)?, &resized(a, m, width))?);
+    }
+    let v = concatenate(vectors, -1)?;
+    let conjugate = adjoint(&v, s)?;
+    let count = vectors.len() as i32;
+    let halves = eye(count, count)?.divide(number(2, a.dtype())?)?;
+    let inverse = triu(matmul(&conjugate, &v)?, 1)?.add(halves)?;
+    let t = solve_on_cpu(&inverse, &columns(&conjugate, 0..width, s)?, false, s)?;
+    Ok(eye(m, width)?.subtract(matmul(&v, &t)?)?)
+}
+
+/// The unit vector across whose plane x falls on element i, or zero for an x that is
+/// left alone.
 fn reflector(x: &Array, i: i32, index: &Array, eps: f64, s: &Stream) -> Result<Array> {
+    let here = index.eq(Array::from_int(i))?;
     let element = at(x, i, -2, s)?.expand_dims(-2)?;
-    let size = element.abs()?;
-    let zero = number(0, Dtype::Float32)?;
-    let one = number(1, Dtype::Complex64)?;
-    let phase = select(size.gt(&zero)?, element.divide(&size)?, &one)?;
-    let alpha = phase.multiply(norm(x)?)?;
-    let here = index.eq(Array::from_int(i))?.as_dtype(Dtype::Complex64)?;
-    let u = x.add(alpha.multiply(here)?)?;
-    let length = norm(&u)?;
-    let short = length.square()?.lt(Array::from_f32(eps as f32))?;
-    let unit = u.divide(select(&short, number(1, Dtype::Float32)?, &length)?)?;
-    Ok(select(&short, number(0, Dtype::Complex64)?, unit)?)
+    let length = norm(x)?;
+    let eps = Array::from_f64(eps).as_dtype(length.dtype())?;
+    let zero = number(0, length.dtype())?;
+    let (u, still) = if x.dtype() == Dtype::Complex64 {
+        let magnitude = element.abs()?;
+        let one = number(1, x.dtype())?;
+        let phase = select(magnitude.gt(&zero)?, element.divide(&magnitude)?, &one)?;
+        let turned = element.add(phase.multiply(&length)?)?;
+        let u = select(&here, turned, x)?;
+        let still = norm(&u)?.square()?.lt(eps)?;
+        (u, still)
+    } else {
+        let rest = select(&here, &zero, x)?.square()?.sum_axis(-2, true)?;
+        // Of x - |x|, without cancellation.
+        let positive = rest.negative()?.divide(element.add(&length)?)?;
+        let first = select(element.gt(&zero)?, positive, element.subtract(&length)?)?;
+        (select(&here, first, x)?, rest.lt(eps)?)
+    };
+    let unit = u.divide(norm(&u)?)?;
+    Ok(select(&still, number(0, x.dtype())?, unit)?)
+}
+
+fn adjoint(x: &Array, s: &Stream) -> Result<Array> {
+    match x.dtype() {
+        Dtype::Complex64 => conjugate(&transpose(x)?, s),
+        _ => transpose(x),
+    }
 }
 
 fn norm(x: &Array) -> Result<Array> {
