@@ -248,6 +248,55 @@ defmodule Mlx.SemanticsTest do
     assert_same(&Nx.indexed_add/3, [sample(:f32), at, tensor([1, 2, 3, 4], :f32)])
   end
 
+  test "indexed_put with duplicate indices keeps the last" do
+    for type <- types() do
+      at = tensor([[1, 1], [0, 2], [1, 1], [2, 0], [1, 1]], :s64)
+      assert_same(&Nx.indexed_put/3, [sample(type), at, small(type, {6})[0..4]])
+    end
+  end
+
+  test "indexed_put, take and take_along_axis out of bounds are at the edge" do
+    x = sample(:s32, {3, 4})
+    updates = tensor([10, 20, 30], :s32)
+
+    for far <- [100, 2 ** 31, 2 ** 62] do
+      at = tensor([[-far, -1], [far, far], [far, -far]], :s64)
+      inside = Nx.indexed_put(x, tensor([[0, 0], [2, 3], [2, 0]], :s64), updates)
+      assert_equivalent(Nx.indexed_put(mlx(x), at, updates), inside)
+      inside = Nx.take(x, tensor([3, 0], :s64), axis: 1)
+      assert_equivalent(Nx.take(mlx(x), tensor([far, -far], :s64), axis: 1), inside)
+      inside = Nx.take_along_axis(x, tensor([[2, 0, 1, 0]], :s64))
+      got = Nx.take_along_axis(mlx(x), tensor([[far, -far, 1, -1]], :s64))
+      assert_equivalent(got, inside)
+    end
+  end
+
+  test "sort and argsort put NaN last, in either direction, and are stable" do
+    for type <- floats(), direction <- [:asc, :desc], stable <- [true, false] do
+      x = tensor([1, :nan, 0.0, :infinity, -0.0, 1, :neg_infinity, :nan, 0.0], type)
+      options = [direction: direction, stable: stable]
+      assert_same(&{Nx.sort(&1, options), Nx.argsort(&1, options)}, [x])
+    end
+  end
+
+  test "top_k finds NaN and the first of equals" do
+    x = tensor([1, :nan, 3, :infinity, 3, :nan, 3], :f32)
+    for k <- 1..7, do: assert_same(&Nx.top_k(&1, k: k), [x])
+    assert_same(&Nx.top_k(&1, k: 3), [Nx.tile(x, [20])])
+  end
+
+  test "fft and ifft take an axis, a length and eps" do
+    x = sample(:c64, {4, 5})
+
+    for fun <- [&Nx.fft/2, &Nx.ifft/2], axis <- [0, 1], length <- [3, 5, 8], eps <- [0.0, 1.3] do
+      options = [axis: axis, length: length, eps: eps]
+      assert_same(&fun.(&1, options), [x], scale: 16.0, signed_zero: false)
+    end
+
+    tiny = Nx.multiply(sample(:f32, {4}), 1.0e-12)
+    assert_same(&Nx.fft/1, [tiny])
+  end
+
   test "dot of integers keeps every bit" do
     for type <- integers() do
       assert_same(&Nx.dot/2, [sample(type, {4, 5}), sample(type, {5, 3}, from: 2)])

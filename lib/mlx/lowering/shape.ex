@@ -21,16 +21,18 @@ defmodule Mlx.Lowering.Shape do
     op(:bitcast, [x], [out.type], out.type, out.shape)
   end
 
+  # The axes are in order.
   def lower(:broadcast, out, [x, shape, axes]) do
-    order = axes |> Enum.with_index() |> Enum.sort() |> Enum.map(&elem(&1, 1))
-    x = transpose(x, order)
+    rank = tuple_size(shape)
 
-    {aligned, _sizes} =
-      Enum.map_reduce(0..(tuple_size(shape) - 1)//1, Tuple.to_list(x.shape), fn axis, sizes ->
-        if axis in axes, do: {hd(sizes), tl(sizes)}, else: {1, sizes}
-      end)
-
-    x |> reshape(List.to_tuple(aligned)) |> broadcast_to(out.shape)
+    if axes == Enum.to_list((rank - length(axes))..(rank - 1)//1) do
+      broadcast_to(x, out.shape)
+    else
+      ones = Tuple.duplicate(1, rank)
+      sizes = Enum.zip(axes, Tuple.to_list(x.shape))
+      aligned = Enum.reduce(sizes, ones, fn {axis, size}, dims -> put_elem(dims, axis, size) end)
+      x |> reshape(aligned) |> broadcast_to(out.shape)
+    end
   end
 
   def lower(:concatenate, out, [tensors, axis]) do
