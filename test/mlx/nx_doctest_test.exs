@@ -17,5 +17,6 @@ defmodule Mlx.NxDoctestTest do
   @rounded for {name, _} <- Nx.Shared.unary_math_funs(), do: {name, 1}
 
   doctest Nx, except: @missing ++ @rounded
-  doctest Nx.Random, only: [key: 1, split: 2, fold_in: 2, uniform: 4, randint: 4]
+  # Of erf_inv the last digit.
+  doctest Nx.Random, except: [normal: 4, multivariate_normal: 4]
 end

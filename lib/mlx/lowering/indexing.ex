@@ -8,27 +8,26 @@ defmodule Mlx.Lowering.Indexing do
   def ops, do: [:slice, :put_slice, :gather, :indexed_add, :indexed_put]
 
   def lower(:slice, out, [x, starts, lengths, strides]) do
-    case dynamic(starts) do
-      {[], _starts} ->
-        slice(x, clamp(starts, x.shape, lengths), lengths, strides, out.shape)
+    case bounds(starts, lengths, Tuple.to_list(x.shape)) do
+      {starts, stops} ->
+        slice(x, starts, stops, strides, out.shape)
 
-      {axes, starts} ->
+      :computed ->
+        {axes, starts} = computed(starts)
         part = op(:slice_dynamic, [x, starts], [axes, lengths], x.type, List.to_tuple(lengths))
         slice(part, Enum.map(lengths, fn _ -> 0 end), lengths, strides, out.shape)
     end
   end
 
   def lower(:put_slice, out, [x, starts, part]) do
-    lengths = Tuple.to_list(part.shape)
     operands = [cast(x, out.type), cast(part, out.type)]
 
-    case dynamic(starts) do
-      {[], _starts} ->
-        starts = clamp(starts, x.shape, lengths)
-        stops = Enum.zip_with(starts, lengths, &+/2)
+    case bounds(starts, Tuple.to_list(part.shape), Tuple.to_list(x.shape)) do
+      {starts, stops} ->
         op(:put_slice, operands, [starts, stops], out.type, out.shape)
 
-      {axes, starts} ->
+      :computed ->
+        {axes, starts} = computed(starts)
         op(:put_slice_dynamic, operands ++ [starts], [axes], out.type, out.shape)
     end
   end
@@ -61,30 +60,34 @@ defmodule Mlx.Lowering.Indexing do
     op(:take_along_axis, [x, indices], [axis], out.type, out.shape)
   end
 
-  defp slice(%{shape: shape} = x, _starts, _lengths, _strides, shape), do: x
+  defp slice(%{shape: shape} = x, _starts, _stops, _strides, shape), do: x
 
-  defp slice(x, starts, lengths, strides, shape) do
-    stops = Enum.zip_with(starts, lengths, &+/2)
+  defp slice(x, starts, stops, strides, shape) do
     op(:slice, [x], [starts, stops, strides], x.type, shape)
   end
 
-  defp clamp(starts, shape, lengths) do
-    Enum.zip_with([starts, Tuple.to_list(shape), lengths], fn [start, size, length] ->
-      start |> max(0) |> min(size - length)
-    end)
+  # Where a slice that is moved inside starts and stops, if its starts are numbers.
+  defp bounds([start | starts], [length | lengths], [size | sizes]) when is_integer(start) do
+    case bounds(starts, lengths, sizes) do
+      {starts, stops} ->
+        start = start |> max(0) |> min(size - length)
+        {[start | starts], [start + length | stops]}
+
+      :computed ->
+        :computed
+    end
   end
+
+  defp bounds([], [], []), do: {[], []}
+  defp bounds(_starts, _lengths, _sizes), do: :computed
 
   # The axes whose starts are computed, and a vector of these; the engine moves them
   # inside. Along the other axes it starts at 0, so another number counts as computed.
-  defp dynamic(starts) do
-    if Enum.all?(starts, &is_integer/1) do
-      {[], starts}
-    else
-      {starts, axes} =
-        starts |> Enum.with_index() |> Enum.reject(&match?({0, _}, &1)) |> Enum.unzip()
+  defp computed(starts) do
+    {starts, axes} =
+      starts |> Enum.with_index() |> Enum.reject(&match?({0, _}, &1)) |> Enum.unzip()
 
-      {axes, positions(starts)}
-    end
+    {axes, positions(starts)}
   end
 
   defp positions([start]), do: reshape(start, {1})
