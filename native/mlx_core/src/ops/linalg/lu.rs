@@ -1,11 +1,11 @@
 //! LU factors with partial pivoting, and what is solved with them.
 
 use mlx_rs::ops::indexing::argmax_axis;
-use mlx_rs::ops::{argsort_axis, select, tril, triu};
+use mlx_rs::ops::{addmm, argsort_axis, concatenate, select, triu};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    arange, at, diagonal, eye, size, sound, taint, to_complex, to_real, to_real_columns,
+    arange, at, diagonal, size, sound, taint, to_complex, to_real, to_real_columns,
 };
 use super::triangular;
 use crate::beside::on_cpu;
@@ -21,10 +21,8 @@ pub(super) fn lu(a: &Array, s: &Stream) -> Result<[Array; 3]> {
         let a = sound(a, &taint, s)?;
         let index = arange(a.dim(-1), s)?;
         let (p, l, u) = if a.dtype() == Dtype::Complex64 {
-            let Pivoted { factors, order, .. } = pivoted(&a, s)?;
-            let eye = eye(a.dim(-2), a.dim(-1), 0, a.dtype(), s)?;
-            let p = index.expand_dims(-1)?.eq(order.expand_dims(-2)?)?;
-            (p, tril(&factors, -1)?.add(eye)?, triu(&factors, 0)?)
+            let Pivoted { l, u, order } = pivoted(&a, s)?;
+            (index.expand_dims(-1)?.eq(order.expand_dims(-2)?)?, l, u)
         } else {
             let (places, l, u) = linalg::lu(&a)?;
             (places.expand_dims(-1)?.eq(&index)?, l, u)
@@ -52,67 +50,62 @@ fn solve_real(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     Ok(x.add(&taint)?)
 }
 
-/// The factors of a matrix whose rows are in another order, one in each triangle.
-pub(super) struct Pivoted {
-    pub factors: Array,
+/// The factors of a matrix whose rows are in another order.
+struct Pivoted {
+    l: Array,
+    u: Array,
     /// The rows of the matrix, as the factors have them.
-    pub order: Array,
-    /// How many of the exchanges were of different rows.
-    pub exchanges: Array,
+    order: Array,
 }
 
 /// Gaussian elimination column by column, for the type that LAPACK's is not bound for.
-pub(super) fn pivoted(a: &Array, s: &Stream) -> Result<Pivoted> {
+/// Rows stay where they are until the end.
+fn pivoted(a: &Array, s: &Stream) -> Result<Pivoted> {
     let (n, _) = size(a);
     let index = arange(n, s)?;
-    let zero = number(0, a.dtype())?;
-    let mut factors = a.clone();
-    let mut order = mlx_rs::ops::broadcast_to(&index, &a.shape()[..a.ndim() - 1])?;
-    let mut exchanges = number(0, Dtype::Int32)?;
+    let (zero, one) = (number(0, a.dtype())?, number(1, a.dtype())?);
+    let mut rest = a.clone();
+    let mut used = index.lt(Array::from_int(0))?;
+    let (mut multipliers, mut rows, mut order) = (Vec::new(), Vec::new(), Vec::new());
     for k in 0..n {
-        let here = Array::from_int(k);
-        let below = index.gt(&here)?;
-        let candidates = select(
-            index.lt(&here)?,
-            Array::from_f32(-1.0),
-            at(&factors, k, -1, s)?.abs()?,
-        )?;
-        let pivot = argmax_axis(&candidates, -1, true)?.as_dtype(Dtype::Int32)?;
-        exchanges = exchanges.add(pivot.ne(&here)?.as_dtype(Dtype::Int32)?)?;
-        let swapped = select(index.eq(&pivot)?, &here, &index)?;
-        let swapped = select(index.eq(&here)?, &pivot, &swapped)?;
-        order = order.take_along_axis(&swapped, -1)?;
-        factors = factors.take_along_axis(swapped.expand_dims(-1)?, -2)?;
+        let column = at(&rest, k, -1, s)?;
+        let candidates = select(&used, Array::from_f32(-1.0), column.abs()?)?;
+        let pivot = argmax_axis(&candidates, -1, true)?;
+        let here = index.eq(&pivot)?;
+        used = used.logical_or(&here)?;
 
-        let row = at(&factors, k, -2, s)?;
-        let column = at(&factors, k, -1, s)?;
-        let diagonal = diagonal_element(&row, k, s)?;
+        let row = rest.take_along_axis(pivot.expand_dims(-1)?, -2)?;
+        let row = select(index.ge(Array::from_int(k))?, row, &zero)?;
+        let diagonal = at(&row, k, -1, s)?;
         // A pivot of zero has nothing but zeros below it.
-        let divisor = select(diagonal.eq(&zero)?, number(1, a.dtype())?, &diagonal)?;
-        let multipliers = select(&below, column.divide(&divisor)?, &zero)?.expand_dims(-1)?;
-        let right = select(&below, &row, &zero)?.expand_dims(-2)?;
-        let reduced = factors.subtract(multipliers.multiply(&right)?)?;
-        let stored = below.expand_dims(-1)?.logical_and(index.eq(&here)?)?;
-        factors = select(&stored, &multipliers, &reduced)?;
+        let divisor = select(diagonal.eq(&zero)?, &one, &diagonal)?;
+        let below = select(&used, &zero, column.divide(divisor)?)?.expand_dims(-1)?;
+        rest = addmm(&rest, &below, &row, -1.0, None)?;
+        multipliers.push(below.add(here.expand_dims(-1)?.as_dtype(a.dtype())?)?);
+        rows.push(row);
+        order.push(pivot);
     }
+    let order = concatenate(&order, -1)?.as_dtype(Dtype::Int32)?;
+    let l = concatenate(&multipliers, -1)?;
     Ok(Pivoted {
-        factors,
+        l: l.take_along_axis(order.expand_dims(-1)?, -2)?,
+        u: concatenate(&rows, -2)?,
         order,
-        exchanges: exchanges.squeeze_axes(&[-1])?,
     })
 }
 
-fn diagonal_element(row: &Array, k: i32, s: &Stream) -> Result<Array> {
-    Ok(at(row, k, -1, s)?.expand_dims(-1)?)
+/// How many pairs of a permutation are the wrong way round.
+fn inversions(order: &Array) -> Result<Array> {
+    let wrong = order.expand_dims(-1)?.gt(order.expand_dims(-2)?)?;
+    let count = triu(wrong.as_dtype(Dtype::Int32)?, 1)?;
+    Ok(count.sum_axes(&[-2, -1], false)?)
 }
 
-/// The diagonal of U, and how many exchanges of rows led to it.
+/// The diagonal of U, and how many exchanges of rows led to it, but for pairs of them.
 pub(super) fn pivots(a: &Array, s: &Stream) -> Result<(Array, Array)> {
     if a.dtype() == Dtype::Complex64 {
-        let Pivoted {
-            factors, exchanges, ..
-        } = pivoted(a, s)?;
-        return Ok((diagonal(&factors)?, exchanges));
+        let Pivoted { u, order, .. } = pivoted(a, s)?;
+        return Ok((diagonal(&u)?, inversions(&order)?));
     }
     let (factors, pivots) = linalg::lu_factor(a)?;
     let moved = pivots.as_dtype(Dtype::Int32)?.ne(arange(a.dim(-1), s)?)?;

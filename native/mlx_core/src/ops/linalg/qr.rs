@@ -1,6 +1,6 @@
 //! QR factors, with the signs of `Nx.LinAlg.qr/2`.
 
-use mlx_rs::ops::{broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril, triu};
+use mlx_rs::ops::{addmm, broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril, triu};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
@@ -84,15 +84,14 @@ fn reflected(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<(Array, 
     let count = if m == n { n - 1 } else { k };
     let index = arange(m, s)?.expand_dims(-1)?;
     let zero = number(0, a.dtype())?;
-    let two = number(2, a.dtype())?;
     let mut r = a.clone();
     let mut vectors = Vec::new();
     for i in 0..count {
         let from_here = index.ge(Array::from_int(i))?;
         let x = select(&from_here, columns(&r, i..i + 1, s)?, &zero)?;
         let v = reflector(&x, i, &index, eps, s)?;
-        let across = matmul(&adjoint(&v, s)?, &r)?.multiply(&two)?;
-        r = r.subtract(v.multiply(across)?)?;
+        let across = matmul(&adjoint(&v, s)?, &r)?;
+        r = addmm(&r, &v, &across, -2.0, None)?;
         vectors.push(v);
     }
     let width = if complete { m } else { k };

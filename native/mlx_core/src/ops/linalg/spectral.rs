@@ -4,7 +4,7 @@ use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{argsort_axis, broadcast_to, matmul, select};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
-use super::matrix::{columns, eye, resized, rows, size, sound, taint, transpose};
+use super::matrix::{arange, columns, eye, resized, rows, size, sound, taint, transpose};
 use super::qr::conjugate;
 use crate::beside::on_cpu;
 use crate::error::Result;
@@ -20,8 +20,9 @@ pub(super) fn eigh(a: &Array, s: &Stream) -> Result<[Array; 2]> {
         let (values, vectors) = linalg::eigh(sound(a, &taint, s)?, None)?;
         let order = argsort_axis(values.abs()?.negative()?, -1)?;
         let values = values.take_along_axis(&order, -1)?;
-        let vectors = vectors.take_along_axis(order.expand_dims(-2)?, -1)?;
-        let vectors = vectors.multiply(turn(&vectors, s)?)?;
+        // LAPACK's columns are rows in memory.
+        let rows = in_order(&transpose(&vectors)?, &order, s)?;
+        let vectors = transpose(&rows.multiply(turn(&rows, s)?)?)?;
         let value_taint = real_part(&taint.squeeze_axes(&[-1])?)?;
         Ok([values.add(value_taint)?, vectors.add(&taint)?])
     })
@@ -56,20 +57,31 @@ fn tall(a: &Array, full: bool, s: &Stream) -> Result<(Array, Array, Array)> {
         let (u, values, vt) = linalg::svd(&r)?;
         (matmul(&q, &u)?, values, vt)
     };
-    let turn = turn(&transpose(&vt)?, s)?;
-    let turned = columns(&u, 0..n, s)?.multiply(&turn)?;
+    let turn = turn(&vt, s)?;
+    let turned = columns(&u, 0..n, s)?.multiply(transpose(&turn)?)?;
     let u = super::matrix::beside(&turned, &columns(&u, n..u.dim(-1), s)?)?;
-    Ok((u, values, vt.multiply(transpose(&turn)?)?))
+    Ok((u, values, vt.multiply(&turn)?))
 }
 
-/// What each column is multiplied by so that its largest element is positive; of those
+/// The rows of each matrix as `order` has them.
+fn in_order(a: &Array, order: &Array, s: &Stream) -> Result<Array> {
+    let (m, n) = size(a);
+    let count = a.shape()[..a.ndim() - 2].iter().product::<i32>();
+    let starts = arange(count, s)?.multiply(Array::from_int(m))?;
+    let order = order.reshape(&[count, m])?.as_dtype(Dtype::Int32)?;
+    let places = order.add(starts.expand_dims(-1)?)?.reshape(&[-1])?;
+    let rows = a.reshape(&[count * m, n])?.take_axis(places, 0)?;
+    Ok(rows.reshape(a.shape())?)
+}
+
+/// What each row is multiplied by so that its largest element is positive; of those
 /// that are as large but for rounding, the first.
 fn turn(vectors: &Array, s: &Stream) -> Result<Array> {
     let sizes = vectors.abs()?;
     let nearly = Array::from_f32(0.999).as_dtype(sizes.dtype())?;
-    let bound = sizes.max_axis(-2, true)?.multiply(nearly)?;
-    let first = argmax_axis(sizes.ge(bound)?, -2, true)?;
-    let largest = vectors.take_along_axis(&first, -2)?;
+    let bound = sizes.max_axis(-1, true)?.multiply(nearly)?;
+    let first = argmax_axis(sizes.ge(bound)?, -1, true)?;
+    let largest = vectors.take_along_axis(&first, -1)?;
     if vectors.dtype() == Dtype::Complex64 {
         return Ok(conjugate(&largest, s)?.divide(largest.abs()?)?);
     }
