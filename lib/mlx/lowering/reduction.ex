@@ -24,11 +24,9 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
       axes = axes(x, opts)
-      type = accumulator(unquote(name), out.type)
 
-      op(unquote(name), [cast(x, type)], [axes], type, kept(x.shape, axes))
+      op(unquote(name), [cast(x, out.type)], [axes], out.type, kept(x.shape, axes))
       |> reshape(out.shape)
-      |> cast(out.type)
     end
   end
 
@@ -102,17 +100,9 @@ defmodule Mlx.Lowering.Reduction do
 
   for {block, name} <- @cumulative do
     def lower_block(%unquote(block){axis: axis, reverse: reverse}, out, [x]) do
-      type = accumulator(unquote(name), out.type)
-      op(unquote(name), [cast(x, type)], [axis, reverse], type, out.shape) |> cast(out.type)
+      op(unquote(name), [cast(x, out.type)], [axis, reverse], out.type, out.shape)
     end
   end
-
-  # Halves have too few bits to add one to two thousand, and MLX's scans of them miss NaN.
-  defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and name not in [:reduce_max, :reduce_min],
-       do: {:f, 32}
-
-  defp accumulator(_name, type), do: type
 
   defp along_one_axis(x, nil), do: {reshape(x, {Tuple.product(x.shape)}), 0}
   defp along_one_axis(x, axis), do: {x, axis}

@@ -4,7 +4,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::ops::{broadcast_to, select};
 use mlx_rs::{Array, Dtype, Stream};
 
-use super::reduction::{Operation, MAX, MIN, PRODUCT, SUM};
+use super::reduction::{widened, Operation, MAX, MIN, PRODUCT, SUM};
 use super::slicing::Part;
 use super::{number, ops};
 use crate::attribute::Shape;
@@ -15,10 +15,10 @@ use crate::program::Program;
 ops! {
     /// The sum over each window.
     window_sum(x) { sizes: Shape, strides: Shape, dilations: Shape } |s| =>
-        slide(x, &Windows { sizes, strides, dilations }, &SUM, s);
+        widened(x, |x| slide(x, &Windows { sizes, strides, dilations }, &SUM, s));
     /// The product over each window.
     window_product(x) { sizes: Shape, strides: Shape, dilations: Shape } |s| =>
-        slide(x, &Windows { sizes, strides, dilations }, &PRODUCT, s);
+        widened(x, |x| slide(x, &Windows { sizes, strides, dilations }, &PRODUCT, s));
     /// The largest in each window; NaN if there is one.
     window_max(x) { sizes: Shape, strides: Shape, dilations: Shape } |s| =>
         slide(x, &Windows { sizes, strides, dilations }, &MAX, s);
