@@ -2,7 +2,6 @@ defmodule Mlx.Lowering.Reduction do
   @moduledoc false
 
   use Mlx.Graph
-  import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
   import Mlx.Lowering.Window, only: [fold: 6]
 
@@ -24,11 +23,9 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
       axes = axes(x, opts)
-      type = accumulator(unquote(name), out.type)
 
-      op(unquote(name), [cast(x, type)], [axes], type, kept(x.shape, axes))
+      op(unquote(name), [cast(x, out.type)], [axes], out.type, kept(x.shape, axes))
       |> reshape(out.shape)
-      |> cast(out.type)
     end
   end
 
@@ -45,42 +42,11 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @positions do
     def lower(unquote(name), out, [x, opts]) do
       {x, axis} = along_one_axis(x, opts[:axis])
-      position = extreme(unquote(name), x, axis, opts[:tie_break])
-      position |> prefer_nan(x, axis) |> reshape(out.shape) |> cast(out.type)
+
+      op(unquote(name), [x], [axis, opts[:tie_break] == :high], {:u, 32}, kept(x.shape, [axis]))
+      |> reshape(out.shape)
+      |> cast(out.type)
     end
-
-    defp extreme(unquote(name), x, axis, :low) do
-      op(unquote(name), [x], [axis], {:u, 32}, kept(x.shape, [axis]))
-    end
-  end
-
-  # The first extreme of the reversed axis is the last one of the axis.
-  defp extreme(name, x, axis, :high) do
-    reversed = op(:reverse, [x], [[axis]], x.type, x.shape)
-    kept = kept(x.shape, [axis])
-    last = full(elem(x.shape, axis) - 1, {:u, 32})
-    op(:subtract, [last, extreme(name, reversed, axis, :low)], {:u, 32}, kept)
-  end
-
-  # Nx takes a NaN for more extreme than anything before it.
-  defp prefer_nan(position, %{type: {kind, _}} = x, axis) when kind in [:f, :bf] do
-    shape = position.shape
-    nan = op(:is_nan, [x], :bool, x.shape)
-    last_nan = extreme(:argmax, nan, axis, :high)
-    # Without any, that is the last position.
-    end_of_axis = full(elem(x.shape, axis) - 1, {:u, 32})
-    earlier = op(:less, [last_nan, end_of_axis], :bool, shape)
-    found = op(:logical_or, [earlier, last_along(nan, axis)], :bool, shape)
-    op(:select, [found, last_nan, position], {:u, 32}, shape)
-  end
-
-  defp prefer_nan(position, _x, _axis), do: position
-
-  defp last_along(x, axis) do
-    stops = Tuple.to_list(x.shape)
-    starts = stops |> Enum.map(fn _ -> 0 end) |> List.replace_at(axis, elem(x.shape, axis) - 1)
-    strides = Enum.map(stops, fn _ -> 1 end)
-    op(:slice, [x], [starts, stops, strides], x.type, kept(x.shape, [axis]))
   end
 
   # The function and what it captures stand in the place of the callback's function.
@@ -102,17 +68,9 @@ defmodule Mlx.Lowering.Reduction do
 
   for {block, name} <- @cumulative do
     def lower_block(%unquote(block){axis: axis, reverse: reverse}, out, [x]) do
-      type = accumulator(unquote(name), out.type)
-      op(unquote(name), [cast(x, type)], [axis, reverse], type, out.shape) |> cast(out.type)
+      op(unquote(name), [cast(x, out.type)], [axis, reverse], out.type, out.shape)
     end
   end
-
-  # Halves have too few bits to add one to two thousand, and MLX's scans of them miss NaN.
-  defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and name not in [:reduce_max, :reduce_min],
-       do: {:f, 32}
-
-  defp accumulator(_name, type), do: type
 
   defp along_one_axis(x, nil), do: {reshape(x, {Tuple.product(x.shape)}), 0}
   defp along_one_axis(x, axis), do: {x, axis}

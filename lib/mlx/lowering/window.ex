@@ -12,11 +12,9 @@ defmodule Mlx.Lowering.Window do
 
   for name <- @reductions do
     def lower(unquote(name), out, [x, sizes, opts]) do
-      type = accumulator(unquote(name), out.type)
-      padding = neutral(unquote(name), type)
-      x = x |> cast(type) |> surround(padding, opts[:padding])
+      x = surround(x, neutral(unquote(name), out.type), opts[:padding])
       attributes = [Tuple.to_list(sizes), opts[:strides], opts[:window_dilations]]
-      op(unquote(name), [x], attributes, type, out.shape) |> cast(out.type)
+      op(unquote(name), [x], attributes, out.type, out.shape)
     end
   end
 
@@ -59,13 +57,6 @@ defmodule Mlx.Lowering.Window do
   end
 
   defp cut(padding), do: Enum.map(padding, fn {low, high} -> {-low, -high, 0} end)
-
-  # What sums and products of halves lose step by step, they lose once at the end.
-  defp accumulator(name, {kind, 16})
-       when kind in [:f, :bf] and name in [:window_sum, :window_product],
-       do: {:f, 32}
-
-  defp accumulator(_name, type), do: type
 
   defp neutral(:window_sum, type), do: full(0, type)
   defp neutral(:window_product, type), do: full(1, type)

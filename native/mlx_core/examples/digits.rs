@@ -173,8 +173,9 @@ fn measure(stream: &Stream, digits: &Digits, weights: Arc<Slot>) -> Result<f32> 
     let mut program = Builder::new(3);
     let (images, labels, weights_register) = (0, 1, 2);
     let scores = program.op("matmul", &[images, weights_register], [])?;
-    let read_as = program.op("argmax", &[scores], [Attribute::Int(1)])?;
-    let digit = program.op("argmax", &[labels], [Attribute::Int(1)])?;
+    let first = || [Attribute::Int(1), Attribute::Bool(false)];
+    let read_as = program.op("argmax", &[scores], first())?;
+    let digit = program.op("argmax", &[labels], first())?;
     let correct = program.op("equal", &[read_as, digit], [])?;
     let ones = program.op("cast", &[correct], [Attribute::Dtype(Dtype::Float32)])?;
     let sum = program.op("sum", &[ones], [Attribute::Ints(vec![0, 1])])?;

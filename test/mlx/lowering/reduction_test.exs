@@ -128,6 +128,30 @@ defmodule Mlx.Lowering.ReductionTest do
     check(op, "finds #{special} at #{at}", [x])
   end
 
+  # Blocks of a long axis are compared first, and the last of them overlaps.
+  for op <- [:argmax, :argmin],
+      type <- [:u8, :s64, :bf16, :f32],
+      tie_break <- [:low, :high],
+      size <- [1023, 1024, 1536, 2001] do
+    options = [tie_break: tie_break]
+    name = "of #{size} #{type}, #{tie_break}"
+    check(op, name, [sample(type, {size}), options])
+    check(op, name <> ", along the first axis", [sample(type, {size, 3}), [axis: 0] ++ options])
+    check(op, name <> ", along the last axis", [sample(type, {3, size}), [axis: 1] ++ options])
+  end
+
+  property "argmax and argmin of long axes find the extremes of Nx" do
+    check all op <- member_of([:argmax, :argmin]),
+              size <- integer(1000..3000),
+              tie_break <- member_of([:low, :high]),
+              special <- member_of([:nan, :infinity, :neg_infinity, 9.0, -9.0]),
+              places <- StreamData.list_of(integer(0..(size - 1)), max_length: 3),
+              max_runs: 40 do
+      numbers = for i <- 0..(size - 1), do: if(i in places, do: special, else: rem(i * 7, 5) / 1)
+      assert_same(&apply(Nx, op, [&1, [tie_break: tie_break]]), [tensor(numbers, :f32)])
+    end
+  end
+
   @cumulative [:cumulative_sum, :cumulative_product, :cumulative_max, :cumulative_min]
 
   property "cumulative_* along any axis, reversed too" do

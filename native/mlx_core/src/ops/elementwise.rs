@@ -294,7 +294,7 @@ fn is_unsigned(dtype: Dtype) -> bool {
 }
 
 /// The unsigned type of the same width, and the width in bits.
-fn unsigned_of(dtype: Dtype) -> (Dtype, i64) {
+pub(super) fn unsigned_of(dtype: Dtype) -> (Dtype, i64) {
     match crate::dtype::dtype_size(dtype) {
         1 => (Dtype::Uint8, 8),
         2 => (Dtype::Uint16, 16),

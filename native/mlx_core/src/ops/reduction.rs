@@ -1,10 +1,12 @@
 //! Fewer elements: sums, products, extremes and where they are.
 
+mod position;
+
 use mlx_rs::error::Exception;
-use mlx_rs::ops::indexing::{argmax_axis, argmin_axis};
 use mlx_rs::ops::{concatenate, maximum, minimum};
 use mlx_rs::{Array, Dtype, Stream};
 
+use self::position::{LARGEST, SMALLEST};
 use super::elementwise::truth;
 use super::ops;
 use super::slicing::Part;
@@ -25,10 +27,12 @@ ops! {
     all(x) { axes: Shape } => truth(x)?.all_axes(&axes, true);
     /// Whether any is true over axes, which stay with size 1.
     any(x) { axes: Shape } => truth(x)?.any_axes(&axes, true);
-    /// Where the first largest is along an axis, which stays with size 1.
-    argmax(x) { axis: i32 } => argmax_axis(x, axis, true);
-    /// Where the first smallest is along an axis, which stays with size 1.
-    argmin(x) { axis: i32 } => argmin_axis(x, axis, true);
+    /// Where the first largest is along an axis, which stays with size 1, or the last
+    /// one. NaN is larger than any number, and of several the last one counts.
+    argmax(x) { axis: i32, last: bool } |s| => LARGEST.position(x, axis, last, s);
+    /// Where the first smallest is along an axis, which stays with size 1, or the last
+    /// one. NaN is smaller than any number, and of several the last one counts.
+    argmin(x) { axis: i32, last: bool } |s| => SMALLEST.position(x, axis, last, s);
 
     /// The sums of all elements up to each along an axis, or from each if reversed.
     cumulative_sum(x) { axis: i32, reverse: bool } |s| =>

@@ -62,21 +62,4 @@ impl Part {
             s
         )?)
     }
-
-    /// The array with values added to this part of it.
-    pub(super) fn added(&self, x: &Array, part: &Array, s: &Stream) -> Result<Array> {
-        Ok(c_op!(
-            mlx_slice_update_add(
-                x.as_ptr(),
-                part.as_ptr(),
-                self.starts.as_ptr(),
-                self.starts.len(),
-                self.stops.as_ptr(),
-                self.stops.len(),
-                self.strides.as_ptr(),
-                self.strides.len(),
-            ),
-            s
-        )?)
-    }
 }

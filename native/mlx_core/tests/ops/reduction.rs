@@ -1,5 +1,7 @@
 //! Sums, products, extremes and where they are.
 
+use mlx_core::Attribute;
+
 use crate::case::*;
 use crate::numbers::*;
 
@@ -16,6 +18,8 @@ tests! {
     a_nan_anywhere_makes_extremes_nan => nans;
     all_and_any_ask_for_truth => truths;
     the_first_of_equals_is_found => first_of_equals;
+    the_last_of_equals_is_found => last_of_equals;
+    the_last_nan_is_an_extreme => last_nan;
     empty_axes_give_neutral_elements => empty;
     axes_that_are_not_there_are_refused => wrong_axes;
 }
@@ -295,7 +299,7 @@ fn first_of_equals() -> Vec<Case> {
     let along = |op, axis, y: &[u32], dims: &[i64]| {
         case(op)
             .on([matrix()])
-            .with([int(axis)])
+            .with([int(axis), Attribute::Bool(false)])
             .gives(tensor(y, dims))
     };
     let axes = vec![
@@ -312,12 +316,57 @@ fn first_of_equals() -> Vec<Case> {
     .concat()
 }
 
+/// In short axes and in long ones, whose blocks are searched one by one.
+fn last_of_equals() -> Vec<Case> {
+    let last = |op, x: Tensor, place: u32| {
+        case(op)
+            .on([x])
+            .with([int(0), Attribute::Bool(true)])
+            .gives(vector(&[place]))
+    };
+    [3, 1023, 1024, 1536, 2500]
+        .map(|size| {
+            let equals = vector(&vec![7u8; size]);
+            let mut values = vec![1i32; size];
+            (values[0], values[size - 2]) = (9, 9);
+            let end = size as u32 - 1;
+            [
+                last("argmax", equals.clone(), end),
+                last("argmin", equals, end),
+                last("argmax", vector(&values), end - 1),
+                last("argmin", vector(&values), end),
+            ]
+        })
+        .concat()
+}
+
+fn last_nan() -> Vec<Case> {
+    fn both<T: Float>() -> Vec<Case> {
+        [(4usize, 2usize), (1200, 1023), (2500, 2499), (2500, 0)]
+            .map(|(size, place)| {
+                let mut values = vec![T::of(f64::INFINITY); size];
+                (values[0], values[place]) = (T::of(f64::NAN), T::of(f64::NAN));
+                ["argmax", "argmin"].map(|op| {
+                    [false, true].map(|last| {
+                        case(op)
+                            .on([vector(&values)])
+                            .with([int(0), Attribute::Bool(last)])
+                            .gives(vector(&[place as u32]))
+                    })
+                })
+            })
+            .concat()
+            .concat()
+    }
+    for_floats!(both()).concat()
+}
+
 fn found<T: Element>(values: &[T], largest: u32, smallest: u32) -> Vec<Case> {
     [("argmax", largest), ("argmin", smallest)]
         .map(|(op, place)| {
             case(op)
                 .on([vector(values)])
-                .with([int(0)])
+                .with([int(0), Attribute::Bool(false)])
                 .gives(vector(&[place]))
         })
         .into()
@@ -344,11 +393,11 @@ fn empty() -> Vec<Case> {
             .fails("reduce_min(f32[2][0]): "),
         case("argmax")
             .on([rows()])
-            .with([int(1)])
+            .with([int(1), Attribute::Bool(false)])
             .fails("argmax(f32[2][0]): "),
         case("argmin")
             .on([rows()])
-            .with([int(1)])
+            .with([int(1), Attribute::Bool(false)])
             .fails("argmin(f32[2][0]): "),
     ]
 }
@@ -358,10 +407,15 @@ fn wrong_axes() -> Vec<Case> {
     let reductions = ["sum", "product", "reduce_max", "reduce_min", "all", "any"];
     let reductions = reductions
         .into_iter()
-        .flat_map(|op| [(op, ints(&[1])), (op, ints(&[0, 0])), (op, ints(&[-2]))]);
-    let places = ["argmax", "argmin"].map(|op| (op, int(1)));
-    reductions
-        .chain(places)
-        .map(|(op, axes)| case(op).on([row()]).with([axes]).fails("(f32[2]): "))
-        .collect()
+        .flat_map(|op| [(op, ints(&[1])), (op, ints(&[0, 0])), (op, ints(&[-2]))])
+        .map(|(op, axes)| case(op).on([row()]).with([axes]).fails("(f32[2]): "));
+    let places = ["argmax", "argmin"].into_iter().flat_map(|op| {
+        [1, -1].map(|axis| {
+            case(op)
+                .on([row()])
+                .with([int(axis), Attribute::Bool(false)])
+                .fails("(f32[2]): ")
+        })
+    });
+    reductions.chain(places).collect()
 }
