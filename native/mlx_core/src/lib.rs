@@ -15,7 +15,6 @@ mod dtype;
 mod error;
 mod ffi;
 mod halt;
-mod heap;
 mod host;
 mod memory;
 pub mod ops;
@@ -49,7 +48,6 @@ pub fn init() {
     ONCE.get_or_init(|| {
         ffi::install_error_handler();
         halt::install();
-        heap::keep_freed_memory();
         reuse::keep_freed_blocks();
     });
 }
