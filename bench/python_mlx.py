@@ -61,7 +61,9 @@ def main():
     w = [mx.random.normal(s) * 0.02 for s in [(256, 256)] * 4 + [(256, 1024), (1024, 256)]]
     x = mx.random.normal((128, 256))
     m = mx.random.normal((1024, 1024))
-    mx.eval(a, b, bigx, mlp, w, x, m)
+    million = mx.sin(mx.arange(2.0**20))
+    places = (mx.arange(2**20, dtype=mx.int64) * 7919 % 2**20).astype(mx.int32)
+    mx.eval(a, b, bigx, mlp, w, x, m, million, places)
 
     def chain(x, y):
         for _ in range(100):
@@ -93,6 +95,9 @@ def main():
         "read_64mb": lambda: read(bigx),
         "write_64mb": lambda: mx.eval(mx.array(big)),
         "matmul_1024_f32": matmul,
+        "sort_1m_f32": lambda: mx.eval(mx.sort(million)),
+        "gather_1m_f32": lambda: mx.eval(mx.take(million, places)),
+        "fft_1m_f32": lambda: mx.eval(mx.fft.fft(million)),
     }
     out = {}
     for name, run in cases.items():

@@ -62,7 +62,10 @@ defmodule Cases do
       for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
           do: Nx.multiply(random.(shape), 0.02)
 
-    Mlx.eval({a, b, big, m, x, List.to_tuple(w)})
+    million = Nx.sin(Nx.iota({2 ** 20}, type: :f32))
+    places = {2 ** 20} |> Nx.iota(type: :s64) |> Nx.multiply(7919) |> Nx.remainder(2 ** 20)
+    places = Nx.as_type(places, :s32)
+    Mlx.eval({a, b, big, m, x, List.to_tuple(w), million, places})
 
     [
       {"add_256_and_read", fn -> Nx.to_binary(Nx.add(a, b)) end},
@@ -70,7 +73,10 @@ defmodule Cases do
       {"block_eager_and_read", fn -> Nx.to_binary(block(x, w)) end},
       {"read_64mb", fn -> Nx.to_binary(big) end},
       {"write_64mb", fn -> big_binary |> Nx.from_binary(:f32) |> Mlx.eval() end},
-      {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end}
+      {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end},
+      {"sort_1m_f32", fn -> Mlx.eval(Nx.sort(million)) end},
+      {"gather_1m_f32", fn -> Mlx.eval(Nx.take(million, places)) end},
+      {"fft_1m_f32", fn -> Mlx.eval(Nx.fft(million)) end}
     ]
   end
 
