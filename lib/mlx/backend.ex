@@ -48,6 +48,23 @@ defmodule Mlx.Backend do
   with `Nx.to_number/1`, and so `if` and `while` of `Nx.Defn`: use `Nx.select/3`. Steps
   follow each other, so `Nx.sum/2` and the like are much faster where they will do.
 
+  ## Linear algebra
+
+  `Nx.LinAlg` and `Nx.dot/2` are native for every type. MLX factorizes matrices on the
+  CPU only, so on a GPU the operands go there and back, while the GPU goes on with what
+  does not wait for them.
+
+  Where Nx raises because of what is in a matrix, the result is NaN, as there is nobody
+  to raise to when it is found: of `cholesky` if the matrix is not positive-definite,
+  of `solve` and `triangular_solve` if it is singular. Factors of a matrix with NaN or
+  infinities are NaN. In a batch this is so for each matrix by itself.
+
+  `eigh`, `svd`, `cholesky` and `qr` are LAPACK's, which is more accurate than Nx's
+  iterations: `:max_iter` of `eigh` and `svd`, and `:eps` of `eigh`, change nothing.
+  Eigenvectors and singular vectors have a sign, or a phase, in which their largest
+  element is positive. `lu` and `qr` of complex matrices, and `qr` with `mode: :complete`
+  of matrices with more rows than columns, go column by column and are slower.
+
   ## Types
 
   All of Nx's but `c128`. MLX lacks `f8`, `f8_e4m3fn` and integers of 2 and 4 bits: they
