@@ -10,6 +10,7 @@ import json
 import time
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 
@@ -61,7 +62,10 @@ def main():
     w = [mx.random.normal(s) * 0.02 for s in [(256, 256)] * 4 + [(256, 1024), (1024, 256)]]
     x = mx.random.normal((128, 256))
     m = mx.random.normal((1024, 1024))
-    mx.eval(a, b, bigx, mlp, w, x, m)
+    image, pooled = mx.random.normal((8, 56, 56, 64)), mx.random.normal((8, 112, 112, 64))
+    kernels = mx.random.normal((64, 3, 3, 64))
+    mx.eval(a, b, bigx, mlp, w, x, m, image, pooled, kernels)
+    pool = nn.MaxPool2d(3, 2)
 
     def chain(x, y):
         for _ in range(100):
@@ -93,6 +97,11 @@ def main():
         "read_64mb": lambda: read(bigx),
         "write_64mb": lambda: mx.eval(mx.array(big)),
         "matmul_1024_f32": matmul,
+        "sum_16m": lambda: mx.eval(mx.sum(bigx)),
+        "argmax_16m": lambda: mx.eval(mx.argmax(bigx)),
+        "cumulative_sum_16m": lambda: mx.eval(mx.cumsum(bigx)),
+        "conv_8x56x56x64": lambda: mx.eval(mx.conv2d(image, kernels, padding=1)),
+        "window_max_8x112x112x64": lambda: mx.eval(pool(pooled)),
     }
     out = {}
     for name, run in cases.items():

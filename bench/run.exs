@@ -57,12 +57,14 @@ defmodule Cases do
     big_binary = Nx.to_binary(big)
     m = random.({1024, 1024})
     x = random.({128, 256})
+    {image, pooled} = {random.({8, 56, 56, 64}), random.({8, 112, 112, 64})}
+    kernels = random.({64, 3, 3, 64})
 
     w =
       for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
           do: Nx.multiply(random.(shape), 0.02)
 
-    Mlx.eval({a, b, big, m, x, List.to_tuple(w)})
+    Mlx.eval({a, b, big, m, x, image, pooled, kernels, List.to_tuple(w)})
 
     [
       {"add_256_and_read", fn -> Nx.to_binary(Nx.add(a, b)) end},
@@ -70,7 +72,12 @@ defmodule Cases do
       {"block_eager_and_read", fn -> Nx.to_binary(block(x, w)) end},
       {"read_64mb", fn -> Nx.to_binary(big) end},
       {"write_64mb", fn -> big_binary |> Nx.from_binary(:f32) |> Mlx.eval() end},
-      {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end}
+      {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end},
+      {"sum_16m", fn -> Mlx.eval(Nx.sum(big)) end},
+      {"argmax_16m", fn -> Mlx.eval(Nx.argmax(big)) end},
+      {"cumulative_sum_16m", fn -> Mlx.eval(Nx.cumulative_sum(big)) end},
+      {"conv_8x56x56x64", fn -> Mlx.eval(conv(image, kernels)) end},
+      {"window_max_8x112x112x64", fn -> Mlx.eval(window_max(pooled)) end}
     ]
   end
 
@@ -99,6 +106,21 @@ defmodule Cases do
     |> Nx.from_binary(:f32)
     |> Nx.reshape(shape)
   end
+
+  # Channels last, as MLX has them.
+  defp conv(image, kernels) do
+    order = [0, 3, 1, 2]
+
+    permutations = [
+      input_permutation: order,
+      kernel_permutation: order,
+      output_permutation: order
+    ]
+
+    Nx.conv(image, kernels, [padding: :same] ++ permutations)
+  end
+
+  defp window_max(x), do: Nx.window_max(x, {1, 3, 3, 1}, strides: [1, 2, 2, 1])
 
   defp chain(a, b), do: Enum.reduce(1..100, a, fn _, acc -> Nx.add(acc, b) end)
 
