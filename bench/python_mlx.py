@@ -10,6 +10,7 @@ import json
 import time
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 
@@ -63,7 +64,11 @@ def main():
     m = mx.random.normal((1024, 1024))
     million = mx.sin(mx.arange(2.0**20))
     places = (mx.arange(2**20, dtype=mx.int64) * 7919 % 2**20).astype(mx.int32)
-    mx.eval(a, b, bigx, mlp, w, x, m, million, places)
+    image, pooled = mx.random.normal((8, 56, 56, 64)), mx.random.normal((8, 112, 112, 64))
+    kernels = mx.random.normal((64, 3, 3, 64))
+    definite = m[:512] @ m[:512].T / 1024 + mx.eye(512)
+    mx.eval(a, b, bigx, mlp, w, x, m, million, places, image, pooled, kernels, definite)
+    pool = nn.MaxPool2d(3, 2)
 
     def chain(x, y):
         for _ in range(100):
@@ -95,9 +100,15 @@ def main():
         "read_64mb": lambda: read(bigx),
         "write_64mb": lambda: mx.eval(mx.array(big)),
         "matmul_1024_f32": matmul,
+        "cholesky_512_f32": lambda: mx.eval(mx.linalg.cholesky(definite, stream=mx.cpu)),
         "sort_1m_f32": lambda: mx.eval(mx.sort(million)),
         "gather_1m_f32": lambda: mx.eval(mx.take(million, places)),
         "fft_1m_f32": lambda: mx.eval(mx.fft.fft(million)),
+        "sum_16m": lambda: mx.eval(mx.sum(bigx)),
+        "argmax_16m": lambda: mx.eval(mx.argmax(bigx)),
+        "cumulative_sum_16m": lambda: mx.eval(mx.cumsum(bigx)),
+        "conv_8x56x56x64": lambda: mx.eval(mx.conv2d(image, kernels, padding=1)),
+        "window_max_8x112x112x64": lambda: mx.eval(pool(pooled)),
     }
     out = {}
     for name, run in cases.items():

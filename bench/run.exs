@@ -57,6 +57,8 @@ defmodule Cases do
     big_binary = Nx.to_binary(big)
     m = random.({1024, 1024})
     x = random.({128, 256})
+    {image, pooled} = {random.({8, 56, 56, 64}), random.({8, 112, 112, 64})}
+    kernels = random.({64, 3, 3, 64})
 
     w =
       for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
@@ -65,7 +67,10 @@ defmodule Cases do
     million = Nx.sin(Nx.iota({2 ** 20}, type: :f32))
     places = {2 ** 20} |> Nx.iota(type: :s64) |> Nx.multiply(7919) |> Nx.remainder(2 ** 20)
     places = Nx.as_type(places, :s32)
-    Mlx.eval({a, b, big, m, x, List.to_tuple(w), million, places})
+    half = m[0..511]
+    definite = half |> Nx.dot([1], half, [1]) |> Nx.divide(1024) |> Nx.add(Nx.eye(512))
+    tensors = [a, b, big, m, x, million, places, image, pooled, kernels, definite]
+    Mlx.eval(List.to_tuple(tensors ++ w))
 
     [
       {"add_256_and_read", fn -> Nx.to_binary(Nx.add(a, b)) end},
@@ -74,9 +79,15 @@ defmodule Cases do
       {"read_64mb", fn -> Nx.to_binary(big) end},
       {"write_64mb", fn -> big_binary |> Nx.from_binary(:f32) |> Mlx.eval() end},
       {"matmul_1024_f32", fn -> Mlx.eval(Nx.dot(m, m)) end},
+      {"cholesky_512_f32", fn -> Mlx.eval(Nx.LinAlg.cholesky(definite)) end},
       {"sort_1m_f32", fn -> Mlx.eval(Nx.sort(million)) end},
       {"gather_1m_f32", fn -> Mlx.eval(Nx.take(million, places)) end},
-      {"fft_1m_f32", fn -> Mlx.eval(Nx.fft(million)) end}
+      {"fft_1m_f32", fn -> Mlx.eval(Nx.fft(million)) end},
+      {"sum_16m", fn -> Mlx.eval(Nx.sum(big)) end},
+      {"argmax_16m", fn -> Mlx.eval(Nx.argmax(big)) end},
+      {"cumulative_sum_16m", fn -> Mlx.eval(Nx.cumulative_sum(big)) end},
+      {"conv_8x56x56x64", fn -> Mlx.eval(conv(image, kernels)) end},
+      {"window_max_8x112x112x64", fn -> Mlx.eval(window_max(pooled)) end}
     ]
   end
 
@@ -105,6 +116,21 @@ defmodule Cases do
     |> Nx.from_binary(:f32)
     |> Nx.reshape(shape)
   end
+
+  # Channels last, as MLX has them.
+  defp conv(image, kernels) do
+    order = [0, 3, 1, 2]
+
+    permutations = [
+      input_permutation: order,
+      kernel_permutation: order,
+      output_permutation: order
+    ]
+
+    Nx.conv(image, kernels, [padding: :same] ++ permutations)
+  end
+
+  defp window_max(x), do: Nx.window_max(x, {1, 3, 3, 1}, strides: [1, 2, 2, 1])
 
   defp chain(a, b), do: Enum.reduce(1..100, a, fn _, acc -> Nx.add(acc, b) end)
 

@@ -266,6 +266,46 @@ defmodule Mlx.Lowering.ReductionTest do
     assert_same(constant, [sample(:f32, {3, 4})])
   end
 
+  test "reduce with any element-wise operation" do
+    unary = Keyword.keys(Nx.Shared.unary_math_funs()) ++ [:abs, :negate, :sign, :ceil, :floor]
+    unary = unary ++ [:round, :is_nan, :is_infinity, :real]
+    # Its domain has none of the numbers below.
+    unary = unary -- [:acosh]
+
+    for op <- unary do
+      fun = fn x, acc -> Nx.add(acc, Nx.as_type(apply(Nx, op, [x]), :f32)) end
+      args = [tensor([[0.25, 0.5, 0.125], [0.75, 0.875, 0.0625]], :f32)]
+      assert_same(&Nx.reduce(&1, 0.0, [axes: [1]], fun), args, ulps: 64, scale: 1.0)
+    end
+
+    binary =
+      [:add, :subtract, :multiply, :quotient, :remainder, :min, :max, :pow] ++
+        [:bitwise_and, :bitwise_or, :bitwise_xor, :left_shift, :right_shift, :logical_and] ++
+        [
+          :logical_or,
+          :logical_xor,
+          :equal,
+          :not_equal,
+          :less,
+          :less_equal,
+          :greater,
+          :greater_equal
+        ]
+
+    for op <- binary do
+      fun = fn x, acc ->
+        Nx.as_type(Nx.add(apply(Nx, op, [x, Nx.add(Nx.remainder(acc, 3), 3)]), acc), :s32)
+      end
+
+      assert_same(&Nx.reduce(&1, 2, [axes: [0]], fun), [tensor([[1, 5, 3], [7, 2, 4]], :s32)])
+    end
+
+    for op <- [:bitwise_not, :count_leading_zeros, :population_count] do
+      fun = fn x, acc -> Nx.add(acc, apply(Nx, op, [x])) end
+      assert_same(&Nx.reduce(&1, 2, [axes: [0]], fun), [sample(:s32, {3, 4})])
+    end
+  end
+
   test "reduce inside a definition" do
     for {type, initial} <- [u8: 0, s32: 3, f32: 0] do
       fun = &Nx.reduce(&1, initial, [axes: [1]], fn x, acc -> weighted(x, acc) end)

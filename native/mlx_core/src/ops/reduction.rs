@@ -115,13 +115,19 @@ fn reduce(x: &Array, axes: &[i32], operation: &Operation, s: &Stream) -> Result<
     let last = x.ndim() as i32 - 1;
     let rounds = !operation.idempotent && (x.dtype().is_float() || x.dtype().is_complex());
     let mut x = x.clone();
-    for &axis in axes.iter().filter(|_| !on_gpu(s)) {
-        let size = x.dim(axis);
-        if axis == last && size >= LANES {
-            x = shorten(&x, axis, axis, operation, s)?;
+    for &axis in axes {
+        let size = x.shape().get(axis as usize).copied().unwrap_or(0);
+        let folded = if axis == last && size >= LANES {
+            axis
         } else if rounds && size > LONG {
-            x = shorten(&x, axis, axis + 1, operation, s)?;
+            axis + 1
+        } else {
+            continue;
+        };
+        if on_gpu(s) {
+            break;
         }
+        x = shorten(&x, axis, folded, operation, s)?;
     }
     Ok((operation.reduce)(&x, axes)?)
 }
