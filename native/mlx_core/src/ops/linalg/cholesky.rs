@@ -2,7 +2,7 @@
 
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
-use super::matrix::{at, diagonal, resized, size, taint_unless, to_complex, to_real};
+use super::matrix::{at, diagonal, resized, size, spoil, taint_unless, to_complex, to_real};
 use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::ops::number;
@@ -22,7 +22,7 @@ fn real(a: &Array) -> Result<Array> {
     let factor = linalg::cholesky(a, None)?;
     let positive = diagonal(&factor)?.gt(number(0, a.dtype())?)?;
     let definite = positive.all_axis(-1, true)?.expand_dims(-1)?;
-    Ok(factor.add(taint_unless(&definite, a.dtype())?)?)
+    spoil(&factor, &taint_unless(&definite, a.dtype())?)
 }
 
 /// The factor with a positive diagonal is unique, so that of the real matrix is the

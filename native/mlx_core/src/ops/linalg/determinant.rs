@@ -79,5 +79,6 @@ fn eliminated(a: &Array, s: &Stream) -> Result<Array> {
     let singular = diagonal.eq(number(0, dtype)?)?.any_axis(-1, false)?;
     let determinant = select(&singular, number(0, wide)?, &product)?.as_dtype(dtype)?;
     let taint = taint.squeeze_axes(&[-2, -1])?;
-    Ok(select(taint.eq(number(0, dtype)?)?, &determinant, &taint)?)
+    let sound = taint.eq(number(0, taint.dtype())?)?;
+    Ok(select(sound, &determinant, taint.as_dtype(dtype)?)?)
 }

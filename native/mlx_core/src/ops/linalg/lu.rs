@@ -1,11 +1,12 @@
 //! LU factors with partial pivoting, and what is solved with them.
 
 use mlx_rs::ops::indexing::argmax_axis;
-use mlx_rs::ops::{addmm, argsort_axis, concatenate, select, triu};
+use mlx_rs::ops::{argsort_axis, concatenate, select, triu};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    arange, at, diagonal, size, sound, taint, to_complex, to_real, to_real_columns,
+    add_outer, arange, at, diagonal, size, sound, spoil, taint, to_complex, to_real,
+    to_real_columns,
 };
 use super::triangular;
 use crate::beside::on_cpu;
@@ -27,7 +28,7 @@ pub(super) fn lu(a: &Array, s: &Stream) -> Result<[Array; 3]> {
             let (places, l, u) = linalg::lu(&a)?;
             (places.expand_dims(-1)?.eq(&index)?, l, u)
         };
-        Ok([p, l.add(&taint)?, u.add(&taint)?])
+        Ok([p, spoil(&l, &taint)?, spoil(&u, &taint)?])
     })
 }
 
@@ -47,7 +48,7 @@ fn solve_real(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     let order = argsort_axis(&places, -1)?.expand_dims(-1)?;
     let y = triangular::solve_on_cpu(&l, &b.take_along_axis(&order, -2)?, true, s)?;
     let x = triangular::solve_on_cpu(&u, &y, false, s)?;
-    Ok(x.add(&taint)?)
+    spoil(&x, &taint)
 }
 
 /// The factors of a matrix whose rows are in another order.
@@ -80,7 +81,7 @@ fn pivoted(a: &Array, s: &Stream) -> Result<Pivoted> {
         // A pivot of zero has nothing but zeros below it.
         let divisor = select(diagonal.eq(&zero)?, &one, &diagonal)?;
         let below = select(&used, &zero, column.divide(divisor)?)?.expand_dims(-1)?;
-        rest = addmm(&rest, &below, &row, -1.0, None)?;
+        rest = add_outer(&rest, &below, &row, -1.0)?;
         multipliers.push(below.add(here.expand_dims(-1)?.as_dtype(a.dtype())?)?);
         rows.push(row);
         order.push(pivot);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use mlx_rs::ops::{concatenate, select, stack};
+use mlx_rs::ops::{addmm, concatenate, select, stack};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::dtype::dtype_size;
@@ -92,15 +92,53 @@ pub(super) fn arange(size: i32, s: &Stream) -> Result<Array> {
     )?)
 }
 
-/// Zero for each matrix of finite numbers, else NaN, so that it spoils what it is
-/// added to. Both axes stay with size 1.
+/// Zero for each matrix of finite numbers, else NaN, real for complex numbers, too.
+/// Both axes stay with size 1.
 pub(super) fn taint(a: &Array) -> Result<Array> {
+    let a = parts(a)?;
     let zeros = a.multiply(number(0, a.dtype())?)?;
     Ok(zeros.sum_axis(-2, true)?.sum_axis(-1, true)?)
 }
 
-/// NaN where the condition fails, else zero.
+/// The same where the taint is zero, else NaN.
+pub(super) fn spoil(x: &Array, taint: &Array) -> Result<Array> {
+    let spoiled = parts(x)?.add(taint)?;
+    Ok(spoiled.view_dtype(x.dtype())?)
+}
+
+/// The array plus `scale` times the product of a column and a row.
+pub(super) fn add_outer(a: &Array, column: &Array, row: &Array, scale: f32) -> Result<Array> {
+    if a.dtype() != Dtype::Complex64 {
+        return Ok(addmm(a, column, row, scale, None)?);
+    }
+    // (x + yi) r is x times the parts of r and y times those of i r.
+    let i = Array::from_complex(mlx_rs::complex64::new(0.0, 1.0));
+    let rows = concatenate(&[parts(row)?, parts(&row.multiply(i)?)?], -2)?;
+    let sum = addmm(parts(a)?, parts(column)?, rows, scale, None)?;
+    Ok(sum.view_dtype(Dtype::Complex64)?)
+}
+
+/// Real and imaginary parts side by side: MLX's loops over complex numbers are slow.
+fn parts(x: &Array) -> Result<Array> {
+    if x.dtype() != Dtype::Complex64 {
+        return Ok(x.clone());
+    }
+    // MLX trusts the stride of a last axis of size 1, which may be any; that of a
+    // vector is right.
+    let vector = x.reshape(&[-1])?.view_dtype(Dtype::Float32)?;
+    let mut shape = x.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last *= 2;
+    }
+    Ok(vector.reshape(&shape)?)
+}
+
+/// NaN where the condition fails, else zero: a taint of numbers of that type.
 pub(super) fn taint_unless(sound: &Array, dtype: Dtype) -> Result<Array> {
+    let dtype = match dtype {
+        Dtype::Complex64 => Dtype::Float32,
+        other => other,
+    };
     let nan = Array::from_f32(f32::NAN).as_dtype(dtype)?;
     Ok(select(sound, number(0, dtype)?, nan)?)
 }

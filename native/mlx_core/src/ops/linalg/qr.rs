@@ -1,10 +1,11 @@
 //! QR factors, with the signs of `Nx.LinAlg.qr/2`.
 
-use mlx_rs::ops::{addmm, broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril, triu};
+use mlx_rs::ops::{broadcast_to, concatenate, cumprod, matmul, select, sqrt, tril, triu};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    arange, at, columns, diagonal, eye, resized, rows, size, sound, taint, transpose,
+    add_outer, arange, at, columns, diagonal, eye, resized, rows, size, sound, spoil, taint,
+    transpose,
 };
 use super::triangular::solve_on_cpu;
 use crate::beside::on_cpu;
@@ -27,7 +28,7 @@ pub(super) fn qr(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<[Arr
         } else {
             factored(&a, eps, s)?
         };
-        Ok([q.add(&taint)?, r.add(&taint)?])
+        Ok([spoil(&q, &taint)?, spoil(&r, &taint)?])
     })
 }
 
@@ -91,7 +92,7 @@ fn reflected(a: &Array, complete: bool, eps: f64, s: &Stream) -> Result<(Array, 
         let x = select(&from_here, columns(&r, i..i + 1, s)?, &zero)?;
         let v = reflector(&x, i, &index, eps, s)?;
         let across = matmul(&adjoint(&v, s)?, &r)?;
-        r = addmm(&r, &v, &across, -2.0, None)?;
+        r = add_outer(&r, &v, &across, -2.0)?;
         vectors.push(v);
     }
     let width = if complete { m } else { k };

@@ -4,7 +4,7 @@ use mlx_rs::ops::indexing::argmax_axis;
 use mlx_rs::ops::{argsort_axis, broadcast_to, matmul, select};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
-use super::matrix::{arange, columns, eye, resized, rows, size, sound, taint, transpose};
+use super::matrix::{arange, columns, eye, resized, rows, size, sound, spoil, taint, transpose};
 use super::qr::conjugate;
 use crate::beside::on_cpu;
 use crate::error::Result;
@@ -12,8 +12,7 @@ use crate::ops::number;
 
 pub(super) fn eigh(a: &Array, s: &Stream) -> Result<[Array; 2]> {
     if a.size() == 0 {
-        let values = a.sum_axis(-1, false)?;
-        return Ok([real_part(&values)?, a.clone()]);
+        return Ok([a.real()?.sum_axis(-1, false)?, a.clone()]);
     }
     on_cpu([a], s, |[a], s| {
         let taint = taint(a)?;
@@ -22,9 +21,9 @@ pub(super) fn eigh(a: &Array, s: &Stream) -> Result<[Array; 2]> {
         let values = values.take_along_axis(&order, -1)?;
         // LAPACK's columns are rows in memory.
         let rows = in_order(&transpose(&vectors)?, &order, s)?;
-        let vectors = transpose(&rows.multiply(turn(&rows, s)?)?)?;
-        let value_taint = real_part(&taint.squeeze_axes(&[-1])?)?;
-        Ok([values.add(value_taint)?, vectors.add(&taint)?])
+        let rows = spoil(&rows.multiply(turn(&rows, s)?)?, &taint)?;
+        let values = spoil(&values, &taint.squeeze_axes(&[-1])?)?;
+        Ok([values, transpose(&rows)?])
     })
 }
 
@@ -42,8 +41,8 @@ pub(super) fn svd(a: &Array, full: bool, s: &Stream) -> Result<[Array; 3]> {
             let (u, values, vt) = tall(&transpose(&a)?, full, s)?;
             (transpose(&vt)?, values, transpose(&u)?)
         };
-        let value_taint = taint.squeeze_axes(&[-1])?;
-        Ok([u.add(&taint)?, values.add(value_taint)?, vt.add(&taint)?])
+        let values = spoil(&values, &taint.squeeze_axes(&[-1])?)?;
+        Ok([spoil(&u, &taint)?, values, spoil(&vt, &taint)?])
     })
 }
 
@@ -87,13 +86,6 @@ fn turn(vectors: &Array, s: &Stream) -> Result<Array> {
     }
     let (one, zero) = (number(1, largest.dtype())?, number(0, largest.dtype())?);
     Ok(select(largest.lt(zero)?, one.negative()?, &one)?)
-}
-
-fn real_part(x: &Array) -> Result<Array> {
-    if x.dtype() == Dtype::Complex64 {
-        return Ok(x.real()?);
-    }
-    Ok(x.clone())
 }
 
 fn empty_svd(a: &Array, full: bool, s: &Stream) -> Result<[Array; 3]> {

@@ -4,7 +4,7 @@ use mlx_rs::ops::{matmul, pad};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    above, at, beside, diagonal, eye, part, resized, rows, size, taint_unless, transpose,
+    above, at, beside, diagonal, eye, part, resized, rows, size, spoil, taint_unless, transpose,
 };
 use crate::beside::on_cpu;
 use crate::error::Result;
@@ -46,7 +46,7 @@ pub(super) fn solve_on_cpu(a: &Array, b: &Array, lower: bool, s: &Stream) -> Res
         s,
     };
     let x = system.solve(0, system.a.dim(-1) / leaf, &b)?;
-    let x = rows(&x, 0..n, s)?.add(taint_unless(&regular, wide)?)?;
+    let x = spoil(&rows(&x, 0..n, s)?, &taint_unless(&regular, wide)?)?;
     Ok(x.as_dtype(dtype)?)
 }
 
