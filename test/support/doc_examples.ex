@@ -8,7 +8,7 @@ defmodule Mlx.DocExamples do
   import ExUnit.Assertions
   alias Nx.Tensor, as: T
 
-  # In ISO notation the sign between the parts of a complex number belongs to the latter.
+  # The sign between the parts of a complex number belongs to the second.
   @number ~r/[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?/
 
   @doc """
