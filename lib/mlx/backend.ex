@@ -11,7 +11,9 @@ defmodule Mlx.Backend do
       config :nx, :default_backend, Mlx.Backend
 
   Operations return at once; the computation goes on behind the caller's back, in the
-  order of the calls, until a result is read. See `Mlx.Error` for when failures show.
+  order of the calls, until a result is read. See `Mlx.Error` for when failures show, and
+  the [backend documentation](backend_documentation.html) for each of Nx's functions: what
+  it supports, and what may surprise.
 
   ## Options
 
