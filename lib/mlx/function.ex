@@ -22,6 +22,9 @@ defmodule Mlx.Function do
 
   @element_wise Lowering.Elementwise.ops() ++ [:constant, :as_type, :bitcast]
   @idle_on_scalars [:reshape, :squeeze, :broadcast, :transpose, :reverse]
+  # Only expressions have these.
+  @inputs [:parameter, :tensor]
+  @possible @element_wise ++ @idle_on_scalars ++ @inputs
 
   @captured {__MODULE__, :captured}
 
@@ -66,13 +69,17 @@ defmodule Mlx.Function do
   Notes an operation on tensors that stand for others.
   """
   def run(op, out, args) do
-    cond do
-      op in @element_wise and out.shape == {} -> :ok
-      op in @idle_on_scalars and out.shape == {} -> :ok
-      true -> raise Mlx.Error, unsupported("Nx.#{op}")
-    end
-
+    check!(op, out)
     wrap(out, Lowering.lower(op, out, Enum.map(args, &to_node/1)))
+  end
+
+  @doc """
+  Raises unless the operation means the same on single elements and on slices.
+  """
+  def check!(op, out) do
+    if out.shape != {} or op not in @possible do
+      raise Mlx.Error, unsupported("Nx.#{op}")
+    end
   end
 
   @doc """

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::kernels;
 use crate::worker;
 
 /// Work in flight may take this long to end before the process ends without it.
@@ -11,7 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// seconds. Nothing runs after this. Called at exit by itself; a host that learns
 /// earlier that the process ends calls it then.
 pub fn stop_workers() -> bool {
-    worker::stop_all(PATIENCE)
+    let stopped = worker::stop_all(PATIENCE);
+    kernels::remove();
+    stopped
 }
 
 /// Registers the handler. Handlers run last in, first out, so every worker does
