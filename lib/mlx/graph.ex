@@ -9,7 +9,7 @@ defmodule Mlx.Graph do
   alias __MODULE__, as: Graph
 
   @enforce_keys [:id, :type, :shape]
-  defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0]
+  defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0, results: 1]
 
   @type t :: %Graph{
           # The register of an input, a unique reference otherwise.
@@ -20,7 +20,8 @@ defmodule Mlx.Graph do
           operands: [t],
           attributes: [term],
           # Which of the row's results this is; nodes of one row share its id.
-          result: non_neg_integer
+          result: non_neg_integer,
+          results: pos_integer
         }
 
   @table Map.new(Mlx.Native.op_table(), fn {name, operands, attributes, results} ->
@@ -72,7 +73,8 @@ defmodule Mlx.Graph do
         operands: unquote(operands),
         attributes: unquote(attributes),
         type: nil,
-        shape: nil
+        shape: nil,
+        results: unquote(length(results))
       }
 
       for {{type, shape}, result} <- Enum.with_index(unquote(results)) do
@@ -135,26 +137,29 @@ defmodule Mlx.Graph do
   defp input_registers(_operands, _acc), do: :none
 
   defp number(nodes, inputs) do
-    {registers, {instructions, _registers}} =
-      Enum.map_reduce(nodes, {[], %{next: inputs}}, &visit/2)
-
+    {registers, {instructions, _next, _known}} = visit_all(nodes, {[], inputs, %{}})
     {Enum.reverse(instructions), registers}
+  end
+
+  defp visit_all([], state), do: {[], state}
+
+  defp visit_all([node | nodes], state) do
+    {register, state} = visit(node, state)
+    {registers, state} = visit_all(nodes, state)
+    {[register | registers], state}
   end
 
   defp visit(%Graph{id: id}, state) when is_integer(id), do: {id, state}
 
-  defp visit(%Graph{id: id, result: result} = node, {_, registers} = state) do
-    case registers do
+  defp visit(%Graph{id: id, result: result} = node, {_, _, known} = state) do
+    case known do
       %{^id => first} ->
         {first + result, state}
 
       %{} ->
-        {operands, {instructions, registers}} = Enum.map_reduce(node.operands, state, &visit/2)
-        first = registers.next
-        instruction = {node.row, operands, node.attributes}
-        next = first + @table[node.row].results
-        registers = Map.merge(registers, %{id => first, :next => next})
-        {first + result, {[instruction | instructions], registers}}
+        {operands, {instructions, first, known}} = visit_all(node.operands, state)
+        instructions = [{node.row, operands, node.attributes} | instructions]
+        {first + result, {instructions, first + node.results, Map.put(known, id, first)}}
     end
   end
 end

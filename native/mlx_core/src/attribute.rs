@@ -2,7 +2,7 @@
 
 use mlx_rs::Dtype;
 
-use crate::program::Program;
+use crate::program::{Few, Program};
 
 /// An attribute as it crosses a boundary, before an op gives it meaning.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,10 +10,10 @@ pub enum Attribute {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Ints(Vec<i64>),
+    Ints(Few<i64>),
     Dtype(Dtype),
     Bytes(Vec<u8>),
-    Program(Program),
+    Program(Box<Program>),
 }
 
 /// Dimensions of an array; each fits MLX's 32-bit signed sizes.
@@ -114,7 +114,7 @@ mod tests {
     fn integers_beyond_32_bits_are_refused() {
         assert_eq!(i32::from_attribute(&Attribute::Int(1 << 31)), None);
         assert_eq!(
-            Shape::from_attribute(&Attribute::Ints(vec![2, 1 << 40])),
+            Shape::from_attribute(&Attribute::Ints(Few::from_slice(&[2, 1 << 40]))),
             None
         );
         assert_eq!(i32::from_attribute(&Attribute::Int(-3)), Some(-3));

@@ -1,11 +1,16 @@
 //! Flat lists of instructions over numbered registers.
 
 use mlx_rs::{Array, Stream};
+use smallvec::SmallVec;
 
 use crate::attribute::Attribute;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::ops::Row;
+
+/// A list of mostly one to three, which then needs no memory of its own: what is allocated on
+/// one thread and freed on another is slow.
+pub type Few<T> = SmallVec<[T; 3]>;
 
 /// One op, the registers it reads and its attributes.
 ///
@@ -13,9 +18,12 @@ use crate::ops::Row;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     pub row: &'static Row,
-    pub operands: Vec<usize>,
-    pub attributes: Vec<Attribute>,
+    pub operands: Few<usize>,
+    pub attributes: Few<Attribute>,
 }
+
+/// Eager operations are mostly a single one.
+pub type Instructions = SmallVec<[Instruction; 1]>;
 
 /// Instructions that have been checked, ready to run any number of times.
 ///
@@ -23,8 +31,8 @@ pub struct Instruction {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     inputs: usize,
-    instructions: Vec<Instruction>,
-    outputs: Vec<usize>,
+    instructions: Instructions,
+    outputs: Few<usize>,
     /// Registers to drop after each instruction, so that MLX can reuse their buffers.
     last_uses: Vec<Vec<usize>>,
     registers: usize,
@@ -33,9 +41,10 @@ pub struct Program {
 impl Program {
     pub fn new(
         inputs: usize,
-        instructions: Vec<Instruction>,
-        outputs: Vec<usize>,
+        instructions: impl Into<Instructions>,
+        outputs: impl Into<Few<usize>>,
     ) -> Result<Program> {
+        let (instructions, outputs) = (instructions.into(), outputs.into());
         let mut registers = inputs;
         for instruction in &instructions {
             instruction
@@ -168,8 +177,8 @@ mod tests {
     fn instruction(name: &str, operands: &[usize]) -> Instruction {
         Instruction {
             row: row(name).unwrap(),
-            operands: operands.to_vec(),
-            attributes: vec![],
+            operands: operands.into(),
+            attributes: Few::new(),
         }
     }
 
@@ -195,7 +204,7 @@ mod tests {
     fn programs_that_read_the_future_are_refused() {
         let error = Program::new(1, vec![instruction("add", &[0, 1])], vec![1]).unwrap_err();
         assert!(matches!(error, Error::Register { register: 1 }));
-        let error = Program::new(1, vec![], vec![3]).unwrap_err();
+        let error = Program::new(1, Vec::new(), vec![3]).unwrap_err();
         assert!(matches!(error, Error::Register { register: 3 }));
     }
 
