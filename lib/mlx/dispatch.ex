@@ -12,14 +12,19 @@ defmodule Mlx.Dispatch do
   Runs an operation of `Nx.Backend` on the device of its operands.
   """
   def run(op, out, args) do
-    tensors = tensors(args, [])
-    run(op, out, args, device(tensors), tensors)
+    {nodes, tensors, count} = operands(args, [], 0)
+
+    case device(tensors) do
+      :traced -> Function.run(op, out, args)
+      device -> run(op, out, args, nodes, tensors, count, device)
+    end
   end
 
   @doc """
   Runs an operation that has no operands on a device.
   """
-  def create(op, out, args, device), do: run(op, out, args, device, [])
+  def create(op, out, args, :traced), do: Function.run(op, out, args)
+  def create(op, out, args, device), do: run(op, out, args, args, [], 0, device)
 
   @doc """
   Runs an operation that folds with a function, the third argument.
@@ -29,11 +34,8 @@ defmodule Mlx.Dispatch do
     run(op, out, [tensor, acc, function.captured, function | rest])
   end
 
-  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
-
-  defp run(op, out, args, device, tensors) do
+  defp run(op, out, args, nodes, tensors, count, device) do
     check_type!(out.type, device)
-    {nodes, count} = nodes(args, 0)
     [ref] = submit([lower(op, out, nodes, args)], tensors, count, device)
     wrap(out, ref, device)
   end
@@ -46,9 +48,8 @@ defmodule Mlx.Dispatch do
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
   """
   def run_block(block, out, args, fun) do
-    tensors = tensors(args, [])
+    {nodes, tensors, count} = operands(args, [], 0)
     device = device(tensors)
-    {nodes, count} = nodes(args, 0)
 
     case device != :traced && Lowering.lower_block(block, out, nodes) do
       none when none in [nil, false] ->
@@ -73,7 +74,7 @@ defmodule Mlx.Dispatch do
   inputs, in the order of the arguments.
   """
   def submit(nodes, tensors, count, device) do
-    refs = Enum.map(tensors, &ref(&1, device))
+    refs = refs(tensors, device, [])
     {instructions, registers} = Graph.flatten(nodes, count)
     queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
   end
@@ -140,24 +141,25 @@ defmodule Mlx.Dispatch do
 
   # Operands
 
-  defp tensors([], acc), do: acc
-  defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
-  defp tensors(%T{} = tensor, acc), do: [tensor | acc]
-  defp tensors(_arg, acc), do: acc
+  # The arguments with nodes in the place of tensors, and the tensors from last to first.
+  defp operands([], tensors, count), do: {[], tensors, count}
 
-  defp nodes([], register), do: {[], register}
-
-  defp nodes([arg | args], register) do
-    {arg, register} = nodes(arg, register)
-    {args, register} = nodes(args, register)
-    {[arg | args], register}
+  defp operands([%T{type: type, shape: shape} = tensor | args], tensors, count) do
+    node = Graph.input(count, Narrow.wide(type), shape)
+    {nodes, tensors, count} = operands(args, [tensor | tensors], count + 1)
+    {[node | nodes], tensors, count}
   end
 
-  defp nodes(%T{type: type, shape: shape}, register) do
-    {Graph.input(register, Narrow.wide(type), shape), register + 1}
+  defp operands([list | args], tensors, count) when is_list(list) do
+    {list, tensors, count} = operands(list, tensors, count)
+    {nodes, tensors, count} = operands(args, tensors, count)
+    {[list | nodes], tensors, count}
   end
 
-  defp nodes(arg, register), do: {arg, register}
+  defp operands([arg | args], tensors, count) do
+    {nodes, tensors, count} = operands(args, tensors, count)
+    {[arg | nodes], tensors, count}
+  end
 
   defp device(tensors), do: device(tensors, nil, tensors)
 
@@ -179,6 +181,9 @@ defmodule Mlx.Dispatch do
 
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
+
+  defp refs([], _device, acc), do: acc
+  defp refs([tensor | rest], device, acc), do: refs(rest, device, [ref(tensor, device) | acc])
 
   @doc """
   The array of a tensor, copied to the device if it is of another backend.

@@ -40,7 +40,7 @@ pub use halt::stop_workers;
 pub use host::HostView;
 pub use memory::{collect_advised, memory_limit, set_memory_limit};
 pub use mlx_rs::{Array, Dtype};
-pub use program::{Instruction, Program};
+pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
 pub use stream::{Payload, Stream};
 pub use worker::{worker_count, QUEUE_CAPACITY};
