@@ -19,11 +19,11 @@ defmodule Mlx.Lowering.Elementwise do
   @tests [:is_nan, :is_infinity]
 
   # Both operands in the type of the result.
-  @arithmetic [:add, :subtract, :multiply, :divide, :atan2, :remainder] ++
+  @arithmetic [:add, :subtract, :multiply, :divide, :atan2] ++
                 [:bitwise_and, :bitwise_or, :bitwise_xor]
 
   # Where a wide unsigned and a signed operand meet, no type holds both.
-  @ordered [:min, :max, :quotient]
+  @ordered [:min, :max, :quotient, :remainder]
 
   @comparisons [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal]
 
@@ -115,6 +115,11 @@ defmodule Mlx.Lowering.Elementwise do
     {fits, count} = shift_count(b, out.type)
     shifted = op(:left_shift, [cast(a, out.type), count], out.type, out.shape)
     op(:select, [fits, shifted, full(0, out.type)], out.type, out.shape)
+  end
+
+  # The type of the result is signed where the count is, but the number has no sign.
+  def lower(:right_shift, %{type: {:s, _}} = out, [%{type: {:u, 64}} = a, b]) do
+    lower(:right_shift, %{out | type: {:u, 64}}, [a, b]) |> cast(out.type)
   end
 
   def lower(:right_shift, %{type: {kind, _}} = out, [a, b]) do
@@ -242,6 +247,12 @@ defmodule Mlx.Lowering.Elementwise do
     negated = op(:negate, [magnitude], {:u, 64}, out.shape)
     negative = op(:logical_xor, [negative(a), negative(b)], :bool, out.shape)
     op(:select, [negative, negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
+  end
+
+  defp mixed(:remainder, out, a, b) do
+    magnitude = op(:remainder, [unsigned(a), unsigned(b)], {:u, 64}, out.shape)
+    negated = op(:negate, [magnitude], {:u, 64}, out.shape)
+    op(:select, [negative(a), negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
   end
 
   defp mixed(name, out, a, b) do

@@ -99,6 +99,12 @@ defmodule Mlx.Lowering.ElementwiseTest do
       check(:pow, "of #{a} and #{b}", [sample(a), tensor([[0], [1], [3]], b)])
     end
 
+    # No type holds both.
+    for {a, b} <- [{:u64, :s8}, {:s64, :u64}, {:u64, :s64}, {:s8, :u64}],
+        op <- [:quotient, :remainder] do
+      check(op, "of #{a} and #{b} up to their bounds", crossed(sample(a), nonzero(b)))
+    end
+
     for {a, b} <- real_pairs() -- integer_pairs() do
       check(:pow, "of #{a} and #{b}", [positive(a), small(b, {2, 3})], scale: 1.0)
     end
@@ -138,6 +144,11 @@ defmodule Mlx.Lowering.ElementwiseTest do
       check(op, "of #{a} by #{b}", [sample(a, {13, 1}), counts])
     end
   end
+
+  check(:right_shift, "of u64 by a signed number", [
+    tensor([2 ** 64 - 1, 2 ** 63, 5], :u64),
+    tensor([[1], [3], [63], [64], [100]], :s8)
+  ])
 
   describe "comparisons" do
     for op <- [:equal, :not_equal], {a, b} <- pairs() do
