@@ -1,6 +1,5 @@
 defmodule Mlx.Lowering.FactorizationTest do
   use ExUnit.Case, async: true
-  use ExUnitProperties
   import Mlx.Oracle
   import Mlx.Samples, only: [tensor: 2]
   alias Nx.LinAlg
@@ -581,39 +580,6 @@ defmodule Mlx.Lowering.FactorizationTest do
 
       for fun <- [&LinAlg.solve/2, &LinAlg.triangular_solve/2, &Nx.dot/2] do
         assert_same(fun, [a, b], ulps: 256, scale: 1.0, signed_zero: false)
-      end
-    end
-  end
-
-  property "factorizations of random batches" do
-    shapes =
-      gen all batch <- list_of(integer(1..3), max_length: 2),
-              m <- integer(1..9),
-              n <- integer(1..9) do
-        {batch, m, n}
-      end
-
-    check all {batch, m, n} <- shapes, type <- member_of(@types), seed <- integer(1..10_000) do
-      rectangle = List.to_tuple(batch ++ [m, n])
-      square = List.to_tuple(batch ++ [n, n])
-      a = matrix(type, rectangle, seed)
-      {q, r} = run(&LinAlg.qr/1, [a])
-      assert_near(times(q, r), a)
-      assert_orthonormal(q)
-
-      {p, l, u} = run(&LinAlg.lu/1, [matrix(type, square, seed)])
-      assert_near(p |> times(l) |> times(u), matrix(type, square, seed))
-
-      definite = definite(type, square, seed)
-      l = run(&LinAlg.cholesky/1, [definite])
-      assert_near(times(l, LinAlg.adjoint(l)), definite)
-
-      {values, vectors} = run(&LinAlg.eigh/1, [definite])
-      assert_near(times(definite, vectors), diagonal_times(vectors, values))
-
-      if type != :c64 do
-        {u, s, vt} = run(&LinAlg.svd(&1, full_matrices?: false), [a])
-        assert_near(u |> diagonal_times(s) |> times(vt), a)
       end
     end
   end

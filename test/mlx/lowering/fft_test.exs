@@ -1,7 +1,5 @@
 defmodule Mlx.Lowering.FFTTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.FFT, async: true
-  use ExUnitProperties
-  alias Mlx.Generators
 
   # What f64 and f32 round differently grows with the numbers that are summed.
   @close [scale: 16.0, signed_zero: false]
@@ -147,27 +145,6 @@ defmodule Mlx.Lowering.FFTTest do
 
     test "irfft to no numbers raises" do
       assert_raise Mlx.Error, fn -> Nx.to_binary(Nx.irfft(mlx(tensor([1.0], :f32)))) end
-    end
-  end
-
-  property "fft and ifft" do
-    check all fun <- member_of([&Nx.fft/2, &Nx.ifft/2]),
-              type <- member_of(@types),
-              rank <- integer(1..2),
-              shape <- Generators.shape(rank, 2..20),
-              x <- Generators.tensor(type, shape, small: true),
-              axis <- integer(0..(rank - 1)),
-              length <- integer(2..24) do
-      assert_same(&fun.(&1, axis: axis, length: length), [x], scale: 64.0, signed_zero: false)
-    end
-  end
-
-  property "rfft and irfft are inverse" do
-    check all shape <- Generators.shape(2, 3..40),
-              x <- Generators.tensor(:f32, shape) do
-      {_, length} = shape
-      back = x |> mlx() |> Nx.rfft() |> Nx.irfft(length: length)
-      assert_equivalent(back, x, scale: 32.0, signed_zero: false)
     end
   end
 

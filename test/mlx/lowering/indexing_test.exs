@@ -1,7 +1,5 @@
 defmodule Mlx.Lowering.IndexingTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Indexing, async: true
-  use ExUnitProperties
-  alias Mlx.Generators
 
   @cube sample(:s32, {3, 4, 5})
   @matrix sample(:s32, {3, 4})
@@ -263,59 +261,6 @@ defmodule Mlx.Lowering.IndexingTest do
     assert Nx.to_binary(Nx.gather(none, at)) == ""
   end
 
-  property "slice and put_slice" do
-    check all type <- member_of(types()),
-              rank <- integer(1..4),
-              shape <- Generators.shape(rank),
-              x <- Generators.tensor(type, shape),
-              lengths <- fixed_list(for(dim <- Tuple.to_list(shape), do: integer(1..dim))),
-              part <- Generators.tensor(type, List.to_tuple(lengths)),
-              strides <- Generators.per_axis(integer(1..3), rank),
-              starts <- Generators.per_axis(start(), rank),
-              max_runs: 200 do
-      assert_same(&Nx.slice(&1, &2, lengths, strides: strides), [x, starts])
-      assert_same(&Nx.put_slice/3, [x, starts, part])
-    end
-  end
-
-  property "gather, indexed_put and indexed_add" do
-    check all type <- member_of(types()),
-              {x, axes, indices} <- indexed(type, fn -> Generators.shape(1, 1..6) end),
-              updates <- updates(x, axes, indices),
-              max_runs: 200 do
-      options = [axes: axes]
-      assert_same(&Nx.gather(&1, &2, options), [x, indices])
-      assert_same(&Nx.indexed_put(&1, &2, &3, options), [x, indices, updates])
-      # Nx.BinaryBackend adds to a sum that starts with 0, which -0.0 is lost in.
-      fun = &Nx.indexed_add(&1, &2, &3, options)
-      assert_same(fun, [x, indices, updates], signed_zero: false)
-    end
-  end
-
-  property "gather and take at indices of any shape" do
-    check all type <- member_of(types()),
-              {x, axes, indices} <-
-                indexed(type, fn -> bind(integer(0..3), &Generators.shape(&1, 1..4)) end),
-              max_runs: 100 do
-      assert_same(&Nx.gather(&1, &2, axes: axes), [x, indices])
-      [axis | _] = axes
-      positions = Nx.remainder(Nx.flatten(indices), elem(x.shape, axis))
-      assert_same(&Nx.take(&1, &2, axis: axis), [x, positions])
-    end
-  end
-
-  property "take_along_axis" do
-    check all type <- member_of(types()),
-              rank <- integer(1..3),
-              shape <- Generators.shape(rank),
-              x <- Generators.tensor(type, shape),
-              axis <- integer(0..(rank - 1)),
-              count <- integer(1..7),
-              at <- positions(put_elem(shape, axis, count), elem(shape, axis)) do
-      assert_same(&Nx.take_along_axis(&1, &2, axis: axis), [x, at])
-    end
-  end
-
   test "gradients" do
     x = Nx.divide(sample(:f32, {3, 4}), 2)
     start = tensor(1, :s32)
@@ -341,56 +286,6 @@ defmodule Mlx.Lowering.IndexingTest do
         ] do
       loss = fn x -> Nx.sum(Nx.multiply(fun.(x), fun.(x))) end
       assert_same(&Nx.Defn.grad(&1, loss), [x], scale: 4.0, signed_zero: false)
-    end
-  end
-
-  # A start as a number, or as a tensor of any integer type; now and then far outside.
-  defp start do
-    near = integer(-2..6)
-
-    one_of([
-      near,
-      member_of([-(2 ** 40), 2 ** 40]),
-      map(near, &tensor(&1, :s8)),
-      map(near, &tensor(&1, :s32)),
-      map(integer(0..6), &tensor(&1, :u8)),
-      constant(tensor(-(2 ** 62), :s64)),
-      constant(tensor(2 ** 64 - 1, :u64))
-    ])
-  end
-
-  # A tensor, some of its axes in order, and positions along these.
-  defp indexed(type, batch) do
-    gen all rank <- integer(1..4),
-            shape <- Generators.shape(rank, 1..4),
-            x <- Generators.tensor(type, shape),
-            count <- integer(1..rank),
-            axes <- map(constant(nil), fn _ -> Enum.take_random(0..(rank - 1), count) end),
-            axes = Enum.sort(axes),
-            batch <- batch.(),
-            columns <-
-              fixed_list(for(axis <- axes, do: positions(batch, elem(shape, axis)))) do
-      {x, axes, Nx.stack(columns, axis: -1)}
-    end
-  end
-
-  defp positions(shape, size) do
-    gen all type <- member_of(integers()),
-            numbers <- list_of(integer(0..(size - 1)), length: Tuple.product(shape)) do
-      numbers |> tensor(type) |> Nx.reshape(shape)
-    end
-  end
-
-  # One for each index; of the first of the other axes it may be a part.
-  defp updates(x, axes, indices) do
-    window = for {dim, axis} <- Enum.with_index(Tuple.to_list(x.shape)), axis not in axes, do: dim
-    {count, _} = indices.shape
-
-    gen all type <- member_of([x.type |> Nx.Type.to_string() |> String.to_atom(), :u8]),
-            cut <- integer(0..2),
-            window = List.update_at(window, 0, &max(&1 - cut, 1)),
-            updates <- Generators.tensor(type, List.to_tuple([count | window])) do
-      updates
     end
   end
 

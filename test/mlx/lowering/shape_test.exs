@@ -1,7 +1,5 @@
 defmodule Mlx.Lowering.ShapeTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Shape, async: true
-  use ExUnitProperties
-  alias Mlx.Generators
 
   @transposed Nx.transpose(sample(:s32, {3, 4}))
   @cube sample(:s32, {2, 3, 4})
@@ -140,19 +138,6 @@ defmodule Mlx.Lowering.ShapeTest do
     check(:pad, "of vectorized", [Nx.vectorize(sample(:s32, {2, 3}), :v), 0, [{1, 1, 0}]])
     check(:pad, "of a view", [@transposed, 0, [{-1, 1, 1}, {2, -1, 0}]])
 
-    property "of any shape" do
-      check all type <- StreamData.member_of(types()),
-                rank <- StreamData.integer(0..4),
-                # Nx.BinaryBackend can't cut off all there is.
-                shape <- Generators.shape(rank, 3..5),
-                width = StreamData.integer(-1..3),
-                config <- Generators.per_axis({width, width, StreamData.integer(0..2)}, rank),
-                x <- Generators.tensor(type, shape),
-                value <- Generators.tensor(type, {}) do
-        assert_same(&Nx.pad(&1, &2, config), [x, value])
-      end
-    end
-
     # Nx.BinaryBackend leaves the bits of the other type in place.
     test "casts to the merged type" do
       x = Nx.backend_copy(tensor([1, 2], :s32), {Mlx.Backend, device: :cpu})
@@ -175,65 +160,6 @@ defmodule Mlx.Lowering.ShapeTest do
         args = [tensor([[0.5, 1.0], [-2.0, 0.25], [3.0, 1.5]], :f32), tensor(0.75, :f32)]
         assert_same(fn x, value -> Nx.Defn.grad({x, value}, fun) end, args, ulps: 16, scale: 1.0)
       end
-    end
-  end
-
-  property "reshape, transpose, reverse and squeeze" do
-    check all {x, axes} <- with_axes(types()) do
-      assert_same(&Nx.transpose(&1, axes: Enum.reverse(axes) ++ (Nx.axes(x) -- axes)), [x])
-      assert_same(&Nx.reverse(&1, axes: axes), [x])
-
-      assert_same(&(&1 |> Nx.reverse(axes: axes) |> Nx.transpose() |> Nx.reshape({:auto, 1})), [x])
-
-      assert_same(&Nx.squeeze/1, [x])
-      assert_same(&Nx.flatten/1, [x])
-      assert_same(&Nx.tile(&1, [2 | List.duplicate(2, Nx.rank(x))]), [x])
-    end
-  end
-
-  property "broadcast along any axes" do
-    check all {x, _axes} <- with_axes(types()),
-              more <- StreamData.integer(0..2),
-              rank = Nx.rank(x) + more,
-              order <- Generators.per_axis(StreamData.integer(0..1000), rank),
-              dims <- Generators.shape(rank) do
-      by_chance = order |> Enum.with_index() |> Enum.sort() |> Enum.map(&elem(&1, 1))
-      axes = by_chance |> Enum.take(Nx.rank(x)) |> Enum.sort()
-
-      shape =
-        Enum.zip_reduce(axes, Tuple.to_list(x.shape), dims, fn
-          _axis, 1, shape -> shape
-          axis, size, shape -> put_elem(shape, axis, size)
-        end)
-
-      assert_same(&Nx.broadcast(&1, shape, axes: axes), [x])
-    end
-  end
-
-  property "concatenate and stack of any types" do
-    check all rank <- StreamData.integer(1..3),
-              shape <- Generators.shape(rank, 1..4),
-              axis <- StreamData.integer(0..(rank - 1)),
-              sizes <- StreamData.list_of(StreamData.integer(1..3), min_length: 1, max_length: 4),
-              parts <- StreamData.fixed_list(for(size <- sizes, do: part(shape, axis, size))),
-              equals <- StreamData.fixed_list(for(_ <- sizes, do: part(shape, axis, 2))) do
-      assert_same(&Nx.concatenate(&1, axis: axis), [parts])
-      assert_same(&Nx.stack(&1, axis: axis), [equals])
-      assert_same(&Nx.stack(&1, axis: -1), [equals])
-    end
-  end
-
-  property "bitcast keeps every bit" do
-    check all {from, to} <-
-                StreamData.member_of(
-                  [{:u8, :s8}, {:u16, :s16}, {:u16, :f16}, {:u16, :bf16}] ++
-                    [{:u32, :s32}, {:u32, :f32}, {:u64, :s64}, {:u64, :f64}]
-                ),
-              bits <- Generators.tensor(from, {7}) do
-      there = Nx.bitcast(Nx.backend_copy(bits, {Mlx.Backend, device: :cpu}), to)
-      assert Nx.to_binary(there) == Nx.to_binary(bits)
-      assert Nx.to_binary(Nx.bitcast(there, from)) == Nx.to_binary(bits)
-      assert Mlx.dtype(there) == to
     end
   end
 
@@ -274,23 +200,5 @@ defmodule Mlx.Lowering.ShapeTest do
     assert_same(&Nx.reshape(view.(&1), {6}), [sample(:f32, {3, 4})])
     assert_same(&Nx.bitcast(view.(&1), :u32), [sample(:s32, {3, 4})])
     assert_same(&Nx.broadcast(Nx.new_axis(view.(&1), 0), {2, 2, 3}), [sample(:u8, {3, 4})])
-  end
-
-  defp with_axes(types) do
-    StreamData.bind(StreamData.integer(0..4), fn rank ->
-      {StreamData.member_of(types), Generators.shape(rank),
-       Generators.per_axis(StreamData.boolean(), rank)}
-      |> StreamData.bind(fn {type, shape, chosen} ->
-        axes = for {true, axis} <- Enum.with_index(chosen), do: axis
-        {Generators.tensor(type, shape), StreamData.constant(axes)}
-      end)
-    end)
-  end
-
-  defp part(shape, axis, size) do
-    # With complex numbers, f64 makes c128.
-    StreamData.bind(StreamData.member_of(types() -- [:f64]), fn type ->
-      Generators.tensor(type, put_elem(shape, axis, size), small: true)
-    end)
   end
 end
