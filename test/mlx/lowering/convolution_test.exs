@@ -132,27 +132,4 @@ defmodule Mlx.Lowering.ConvolutionTest do
 
     check(:conv, "of many #{type}", args)
   end
-
-  test "conv has gradients in what slides and in the kernels" do
-    kernels = sample(:f32, {6, 1, 2, 3})
-    assert_same_gradient(@image, kernels, feature_group_size: 3)
-    assert_same_gradient(@image, kernels, feature_group_size: 3, padding: :same, strides: 2)
-
-    for options <- [
-          [],
-          [padding: :same, strides: 2],
-          [padding: [{2, 1}, {0, 3}], kernel_dilation: [1, 2]],
-          [input_dilation: [2, 1], strides: [1, 2]],
-          [batch_group_size: 2],
-          [input_permutation: [0, 1, 3, 2], output_permutation: [1, 0, 3, 2]]
-        ] do
-      assert_same_gradient(@image, @kernels, options)
-    end
-  end
-
-  defp assert_same_gradient(x, kernels, options) do
-    weighted = fn {x, kernels} -> Nx.sum(Nx.sin(Nx.conv(x, kernels, options))) end
-    gradient = fn x, kernels -> Nx.Defn.grad({x, kernels}, weighted) end
-    assert_same(gradient, [Nx.divide(x, 8), Nx.divide(kernels, 8)], ulps: 64, scale: 8.0)
-  end
 end

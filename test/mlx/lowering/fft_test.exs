@@ -148,21 +148,5 @@ defmodule Mlx.Lowering.FFTTest do
     end
   end
 
-  # Nx has no gradient for other lengths and axes.
-  test "gradients" do
-    x = sample(:f32, {2, 6})
-    weights = sample(:f32, {2, 6}, from: 3)
-
-    for fun <- [&Nx.fft/1, &Nx.ifft/1] do
-      loss = fn x, w -> Nx.sum(Nx.multiply(Nx.real(fun.(x)), w)) end
-      gradient = Nx.Defn.jit(fn x, w -> Nx.Defn.grad(x, &loss.(&1, w)) end)
-      assert_same(gradient, [x, weights], scale: 64.0, signed_zero: false)
-    end
-
-    loss = &Nx.sum(Nx.abs(Nx.fft2(&1)))
-    square = sample(:f32, {4, 4})
-    assert_same(&Nx.Defn.grad(&1, loss), [square], scale: 64.0, signed_zero: false)
-  end
-
   defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
 end

@@ -261,33 +261,5 @@ defmodule Mlx.Lowering.IndexingTest do
     assert Nx.to_binary(Nx.gather(none, at)) == ""
   end
 
-  test "gradients" do
-    x = Nx.divide(sample(:f32, {3, 4}), 2)
-    start = tensor(1, :s32)
-
-    for fun <- [
-          &Nx.slice(&1, [1, 0], [2, 2]),
-          &Nx.slice(&1, [start, 1], [2, 2], strides: [1, 1]),
-          &Nx.put_slice(&1, [1, 2], Nx.broadcast(tensor(2.0, :f32), {2, 2})),
-          &Nx.put_slice(Nx.broadcast(tensor(2.0, :f32), {5, 5}), [1, start], &1),
-          &Nx.gather(&1, tensor([[0, 1], [2, 3], [0, 1]], :s32)),
-          &Nx.take(&1, tensor([1, 1, 3], :s32), axis: 1),
-          &Nx.take_along_axis(&1, tensor([[0, 2, 2, 1]], :s32), axis: 0),
-          &Nx.indexed_add(
-            &1,
-            tensor([[0], [0]], :s32),
-            Nx.multiply(Nx.slice(&1, [0, 0], [2, 4]), 3)
-          ),
-          &Nx.indexed_put(
-            &1,
-            tensor([[0], [2]], :s32),
-            Nx.multiply(Nx.slice(&1, [0, 0], [2, 4]), 3)
-          )
-        ] do
-      loss = fn x -> Nx.sum(Nx.multiply(fun.(x), fun.(x))) end
-      assert_same(&Nx.Defn.grad(&1, loss), [x], scale: 4.0, signed_zero: false)
-    end
-  end
-
   defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
 end

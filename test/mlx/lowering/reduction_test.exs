@@ -177,15 +177,6 @@ defmodule Mlx.Lowering.ReductionTest do
     end
   end
 
-  test "cumulative_* have gradients" do
-    x = tensor([[0.5, 1.25, -2.0], [3.0, -0.75, 1.5]], :f32)
-
-    for op <- @cumulative, options <- [[], [axis: 1], [axis: 1, reverse: true]] do
-      weighted = &Nx.sum(Nx.multiply(apply(Nx, op, [&1, options]), Nx.iota({2, 3})))
-      assert_same(&Nx.Defn.grad(&1, weighted), [x], ulps: 16, scale: 4.0)
-    end
-  end
-
   # Neither associative nor commutative.
   @doc false
   def weighted(x, acc), do: Nx.subtract(Nx.multiply(acc, 2), x)

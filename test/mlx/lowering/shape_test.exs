@@ -153,34 +153,6 @@ defmodule Mlx.Lowering.ShapeTest do
       assert_equivalent(Nx.pad(empty, 7, [{1, 1, 0}]), tensor([7, 7], :s32))
       assert_raise Mlx.Error, fn -> x |> Nx.pad(7, [{-3, 0, 0}]) |> Nx.to_binary() end
     end
-
-    test "has gradients in both operands" do
-      for config <- [{1, 2, 0}, {-1, 0, 0}, {0, -1, 2}, {2, -2, 1}] do
-        fun = fn {x, value} -> Nx.sum(Nx.sin(Nx.pad(x, value, [config, {0, 1, 0}]))) end
-        args = [tensor([[0.5, 1.0], [-2.0, 0.25], [3.0, 1.5]], :f32), tensor(0.75, :f32)]
-        assert_same(fn x, value -> Nx.Defn.grad({x, value}, fun) end, args, ulps: 16, scale: 1.0)
-      end
-    end
-  end
-
-  test "gradients" do
-    x = Nx.divide(sample(:f32, {2, 3}), 2)
-
-    for fun <- [
-          &Nx.reshape(&1, {3, 2}),
-          &Nx.transpose/1,
-          &Nx.reverse/1,
-          &Nx.broadcast(&1, {4, 2, 3}),
-          &Nx.broadcast(&1, {2, 5, 3}, axes: [0, 2]),
-          &Nx.squeeze(Nx.new_axis(&1, 1)),
-          &Nx.concatenate([&1, Nx.multiply(&1, 3)], axis: 1),
-          &Nx.stack([&1, Nx.multiply(&1, 3)]),
-          &Nx.as_type(Nx.as_type(&1, :f64), :f32),
-          &Nx.tile(&1, [2, 2])
-        ] do
-      loss = fn x -> Nx.sum(Nx.multiply(fun.(x), Nx.sin(fun.(x)))) end
-      assert_same(&Nx.Defn.grad(&1, loss), [x], scale: 4.0, signed_zero: false)
-    end
   end
 
   test "tensors without elements" do

@@ -96,16 +96,4 @@ defmodule Mlx.Lowering.SortTest do
       end
     end
   end
-
-  # Nx has no gradient of argsort, and so none of top_k.
-  test "gradients" do
-    x = tensor([[3.0, -1.0, 2.0, 0.5], [0.25, 4.0, -2.0, 1.0]], :f32)
-    weights = tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], :f32)
-
-    for axis <- 0..1, direction <- @directions do
-      loss = &Nx.sum(Nx.multiply(Nx.sort(&1, axis: axis, direction: direction), &2))
-      gradient = Nx.Defn.jit(fn x, w -> Nx.Defn.grad(x, &loss.(&1, w)) end)
-      assert_same(gradient, [x, weights])
-    end
-  end
 end

@@ -116,23 +116,6 @@ defmodule Mlx.Lowering.WindowTest do
   # Neither associative nor commutative.
   def weighted(x, acc), do: Nx.subtract(Nx.multiply(acc, 2), x)
 
-  test "window_* with strides, padding and dilations have gradients" do
-    # Nx has no gradient of window_product, and of dilated windows only that of sums.
-    for op <- [:window_sum, :window_max, :window_min],
-        options <- [[], [padding: :same], [strides: 2], [window_dilations: 2]],
-        op == :window_sum or options[:window_dilations] == nil do
-      weighted = &Nx.sum(Nx.multiply(apply(Nx, op, [&1, {2, 2}, options]), 3))
-      assert_same(&Nx.Defn.grad(&1, weighted), [distinct({5, 6})], ulps: 64, scale: 1.0)
-    end
-  end
-
-  # No equals, between which a maximum would have to choose.
-  defp distinct(shape) do
-    size = Tuple.product(shape)
-    numbers = for i <- 0..(size - 1), do: rem(i * 7, size) / 8 + 0.5
-    numbers |> tensor(:f32) |> Nx.reshape(shape)
-  end
-
   test "a window as long as its axis is a reduction in the type of the window" do
     x = Nx.broadcast(tensor(100, :u8), {4, 3})
     for op <- @reductions, do: assert_same(&apply(Nx, op, [&1, {4, 1}]), [x])
