@@ -163,7 +163,7 @@ defmodule Mlx.SemanticsTest do
         reverse <- [false, true] do
       fun = &apply(Nx, op, [Nx.add(&1, 1), [axis: axis, reverse: reverse]])
       assert_same(fun, [sample(:s32, {2, 3, 4})])
-      assert_same(Nx.Defn.jit(fun, compiler: Nx.Defn.Evaluator), [sample(:s32, {2, 3, 4})])
+      assert_same(fun, [sample(:s32, {2, 3, 4})], ways: [compiled: Nx.Defn.Evaluator])
     end
   end
 
@@ -206,7 +206,8 @@ defmodule Mlx.SemanticsTest do
 
     for starts <- [[10, 0], [0, 10], [-1, -10], [3, 4], [2 ** 40, 2 ** 62], [-(2 ** 40), 1]] do
       assert_same(&Nx.slice/3, [x, starts, [2, 3]])
-      assert_same(&Nx.put_slice/3, [x, starts, part])
+      # In a definition, Nx makes tensors of s32 of these numbers.
+      assert_same(&Nx.put_slice/3, [x, starts, part], ways: [:eager])
       computed = Enum.map(starts, &tensor(&1, :s64))
       assert_same(&Nx.slice/3, [x, computed, [2, 3]])
       assert_same(&Nx.put_slice/3, [x, computed, part])

@@ -18,12 +18,23 @@ defmodule Mlx.Oracle do
   }
 
   @doc """
-  The ways in which Mlx runs a function, each a function of it and its arguments.
-
-  Every comparison with the oracle goes through all of them.
+  The ways in which Mlx runs a function, for `run/3`. What is held against the oracle is
+  run in all of them.
   """
-  def ways do
-    [eager: &on({Mlx.Backend, device: :cpu}, &1, &2)]
+  def ways, do: [:eager]
+
+  @doc """
+  Runs a function with Mlx's tensors in one way.
+  """
+  def run(:eager, fun, args), do: on({Mlx.Backend, device: :cpu}, fun, args)
+
+  def run({:compiled, compiler}, fun, args) do
+    compiled = fn args ->
+      {fun, tensors} = of_tensors(fun, args)
+      Nx.Defn.jit(fun, compiler: compiler).(tensors)
+    end
+
+    run(:eager, compiled, [args])
   end
 
   @doc """
@@ -37,12 +48,20 @@ defmodule Mlx.Oracle do
     * `:scale` - the least magnitude those units are taken of, for results that
       cancel to almost nothing
     * `:signed_zero` - whether 0.0 and -0.0 differ, `true` by default
+    * `:ways` - of running it, by default all
 
   """
   def assert_same(fun, args, opts \\ []) do
     {oracle, opts} = Keyword.pop(opts, :oracle, fun)
-    expected = on(Nx.BinaryBackend, oracle, args)
-    for {_way, run} <- ways(), do: assert_equivalent(run.(fun, args), expected, opts)
+    assert_gives(fun, args, on(Nx.BinaryBackend, oracle, args), opts)
+  end
+
+  @doc """
+  Asserts that `fun` gives tensors equal to those expected, with the same options.
+  """
+  def assert_gives(fun, args, expected, opts \\ []) do
+    {ways, opts} = Keyword.pop(opts, :ways, ways())
+    for way <- ways, do: assert_equivalent(run(way, fun, args), expected, opts)
     :ok
   end
 

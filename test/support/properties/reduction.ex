@@ -50,8 +50,9 @@ defmodule Mlx.Properties.Reduction do
     end
   end
 
+  # Nx.BinaryBackend takes a complex zero for true.
   defp truth(op) do
-    gen all {x, options} <- reducible(@all_types, specials: true, small: true) do
+    gen all {x, options} <- reducible(@all_types -- [:c64], specials: true, small: true) do
       {&apply(Nx, op, [&1, options]), [x], []}
     end
   end
@@ -125,8 +126,9 @@ defmodule Mlx.Properties.Reduction do
     gen all {x, axis} <- with_axis(types, numbers),
             reverse <- boolean() do
       options = [axis: axis, reverse: reverse]
-      # Nx.BinaryBackend can't slice what is empty, and rounds to the type at each step.
-      nothing = if Nx.size(x) == 0, do: [oracle: & &1], else: []
+      # Nx's own definition can't slice what is empty.
+      nothing = if Nx.size(x) == 0, do: [oracle: & &1, ways: [:eager]], else: []
+      # Nx.BinaryBackend rounds to the type at each step.
       {&apply(Nx, op, [&1, options]), [x], nothing ++ close(x, 16, 64.0)}
     end
   end

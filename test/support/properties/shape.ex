@@ -183,7 +183,8 @@ defmodule Mlx.Properties.Shape do
             leftover <- member_of([:repeat, :discard]),
             x <- tensor(type, shape) do
       fun = &(&1 |> Nx.to_batched(size, leftover: leftover) |> Enum.to_list() |> List.to_tuple())
-      {fun, [x], []}
+      # There is no such thing in a definition.
+      {fun, [x], ways: [:eager]}
     end
   end
 
