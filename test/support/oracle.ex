@@ -38,6 +38,16 @@ defmodule Mlx.Oracle do
   end
 
   @doc """
+  Runs a function in every way, which all give the same, as tensors of `Nx.BinaryBackend`.
+  """
+  def run(fun, args) do
+    [first | others] = for way <- ways(), do: run(way, fun, args)
+    {result, nil} = swap(first, nil, &{Nx.backend_copy(&1, Nx.BinaryBackend), &2})
+    for got <- [first | others], do: assert_equivalent(got, result)
+    result
+  end
+
+  @doc """
   Asserts that `fun` gives the same with tensors of either backend in `args`.
 
   ## Options
