@@ -154,7 +154,7 @@ defmodule Mlx.Compiler.Expression do
 
   defp lower(%T{data: %Expr{op: op, args: args}} = expr, state) do
     unless match?({:tuple, _}, expr.type), do: Dispatch.check_type!(expr.type, state.device)
-    if state.fold?, do: Function.check!(op, expr)
+    if state.fold? and op != :block, do: Function.check!(op, expr)
     lower(op, args, expr, state)
   end
 
@@ -196,8 +196,9 @@ defmodule Mlx.Compiler.Expression do
     {nodes, state} = nodes(tensors, state)
     out = if is_tuple(default), do: default, else: expr
 
-    case Lowering.lower_block(struct, out, nodes ++ options) do
-      nil -> inline(default, nodes, state)
+    # In a fold the block's own operations are checked.
+    case not state.fold? && Lowering.lower_block(struct, out, nodes ++ options) do
+      none when none in [nil, false] -> inline(default, nodes, state)
       lowered -> {lowered, state}
     end
   end
