@@ -19,7 +19,7 @@ fn program(op: &str, operands: usize, attributes: usize) -> Result<Program, Erro
     let instruction = Instruction {
         row: ops::row(op)?,
         operands: (0..operands).collect(),
-        attributes: vec![Attribute::Int(0); attributes].into(),
+        attributes: vec![Attribute::Int(0); attributes],
     };
     Program::new(operands, vec![instruction], vec![operands])
 }
