@@ -73,6 +73,10 @@ defmodule Mlx.Backend do
   are computed in wider types and rounded to the values of their own after each
   operation. `f64` is there on the CPU and raises `Mlx.Error` on a GPU.
 
+  Sums and products are made in the type of the result, those of halves in `f32`, and in
+  the order that is fastest. `Nx.BinaryBackend` makes them in double precision, so a long
+  product may be infinite or NaN on the way where it still finds a number.
+
   ## What is not there yet
 
   `Nx.to_pointer/2` and `Nx.from_pointer/5` raise `Mlx.Error` with `kind: :unsupported`.
