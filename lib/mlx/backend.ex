@@ -71,16 +71,37 @@ defmodule Mlx.Backend do
   are computed in wider types and rounded to the values of their own after each
   operation. `f64` is there on the CPU and raises `Mlx.Error` on a GPU.
 
-  ## What is not there yet
+  ## Pointers
 
-  `Nx.to_pointer/2` and `Nx.from_pointer/5` raise `Mlx.Error` with `kind: :unsupported`.
-  Nothing is computed by another backend in silence.
+  `Nx.to_pointer/2` computes the tensor and takes
+
+    * `:mode` - `:local`, the default, gives the address of the tensor's own memory, in
+      row order. `:ipc` copies the values to POSIX shared memory; the handle is its name.
+    * `:permissions` - who may open the shared memory, `0o400` by default, less what the
+      umask of the process forbids
+
+  Both last as long as the tensor: once it is deallocated or collected as garbage, the
+  address must not be used and the name is gone. Keep the tensor in a variable that is
+  used later. A process that is killed leaves its shared memory behind.
+
+  Others may read a tensor's memory. They must not write to it: views and copies share it,
+  and the results of operations that are still queued would change.
+
+  The address is there where the host sees the memory of the device: on CPUs and on Apple
+  GPUs, but not on NVIDIA's. It is not there for types that are computed in wider ones.
+  Both raise `Mlx.Error` with `kind: :unsupported`; `:ipc` is there everywhere.
+
+  `Nx.from_pointer/5` copies the values before it returns, on every device and for every
+  type. Shared memory may come from other programs, such as EXLA or Python. An address must
+  be one of memory that this process may read and that nobody changes meanwhile. One that
+  can't be read raises `Mlx.Error` with `kind: :io`, but no check finds memory that is
+  something else.
   """
 
   @behaviour Nx.Backend
 
   alias __MODULE__, as: B
-  alias Mlx.Dispatch
+  alias Mlx.{Dispatch, Pointer}
   alias Nx.Tensor, as: T
 
   @enforce_keys [:ref, :device]
@@ -212,6 +233,16 @@ defmodule Mlx.Backend do
     if Mlx.Native.tensor_deallocate(ref), do: :ok, else: :already_deallocated
   end
 
+  ## Pointers
+
+  @impl true
+  def to_pointer(tensor, opts), do: Pointer.to_pointer(tensor, opts)
+
+  @impl true
+  def from_pointer(pointer, type, shape, backend_opts, opts) do
+    Pointer.from_pointer(pointer, type, shape, device(backend_opts), opts)
+  end
+
   ## Operations
 
   @impl true
@@ -232,12 +263,7 @@ defmodule Mlx.Backend do
   written =
     [init: 1, constant: 3, iota: 3, eye: 2, from_binary: 3, to_binary: 2, inspect: 2] ++
       [to_batched: 3, backend_copy: 3, backend_transfer: 3, backend_deallocate: 1, block: 4] ++
-      [reduce: 5, window_reduce: 6]
-
-  unsupported = [
-    {:to_pointer, 2, "use Nx.to_binary/2"},
-    {:from_pointer, 5, "use Nx.from_binary/3"}
-  ]
+      [reduce: 5, window_reduce: 6, to_pointer: 2, from_pointer: 5]
 
   lowered = for op <- Mlx.Lowering.ops(), op not in Keyword.keys(written), do: op
 
@@ -250,19 +276,7 @@ defmodule Mlx.Backend do
     end
   end
 
-  for {name, arity, way_out} <- unsupported do
-    args = Enum.map(1..arity, fn _ -> {:_, [], nil} end)
-    message = "Nx.#{name} is not there yet in Mlx" <> if(way_out, do: "; #{way_out}", else: "")
-
-    @impl true
-    def unquote(name)(unquote_splicing(args)) do
-      raise Mlx.Error, kind: :unsupported, op: unquote("#{name}"), message: unquote(message)
-    end
-  end
-
-  known = Keyword.keys(written) ++ lowered ++ Enum.map(unsupported, &elem(&1, 0))
-
-  case Keyword.keys(callbacks) -- known do
+  case Keyword.keys(callbacks) -- (Keyword.keys(written) ++ lowered) do
     [] -> :ok
     missing -> raise "callbacks of Nx.Backend that Mlx.Backend lacks: #{inspect(missing)}"
   end

@@ -86,6 +86,20 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
+  A tensor of so many bytes. `load` makes an array from a device, dimensions and a type.
+  """
+  def from_bytes(out, size, device, load) do
+    check_type!(out.type, device)
+
+    ref =
+      if Narrow.narrow?(out.type),
+        do: device |> load.([size], {:u, 8}) |> decoded(size, out.type, out.shape, device),
+        else: load.(device, Tuple.to_list(out.shape), out.type)
+
+    wrap(out, ref, device)
+  end
+
+  @doc """
   The same values as a tensor of its own, on a device.
   """
   def copy(%T{data: %Backend{ref: ref}} = tensor, device) do
@@ -97,23 +111,34 @@ defmodule Mlx.Dispatch do
   def read(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
   def read(%T{} = tensor) do
-    Mlx.Telemetry.span(:to_binary, tensor, fn -> read_as(tensor, tensor.type) end)
+    Mlx.Telemetry.span(:to_binary, tensor, fn -> read_values(tensor) end)
   end
 
-  defp read_as(%T{data: %Backend{ref: ref, device: device}} = tensor, {_, bits} = type) do
+  defp read_values(%T{data: %Backend{ref: ref}, type: {_, bits}} = tensor) do
+    case encoded(tensor) do
+      ^ref ->
+        await(&Native.tensor_read(ref, &1))
+
+      ref ->
+        size = (tensor |> Backend.whole_shape() |> Tuple.product()) * bits
+        <<binary::bitstring-size(size), _filler::bitstring>> = await(&Native.tensor_read(ref, &1))
+        binary
+    end
+  end
+
+  @doc """
+  An array of the bytes of a tensor, its own where MLX has the type.
+  """
+  def encoded(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
+
+  def encoded(%T{data: %Backend{ref: ref, device: device}, type: type} = tensor) do
     if Narrow.narrow?(type) do
-      shape = Backend.whole_shape(tensor)
-      node = 0 |> Graph.input(Narrow.wide(type), shape) |> Narrow.encode(type)
-      {instructions, registers} = Graph.flatten([node], 1)
+      node =
+        0 |> Graph.input(Narrow.wide(type), Backend.whole_shape(tensor)) |> Narrow.encode(type)
 
-      [ref] =
-        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
-
-      size = Tuple.product(shape) * bits
-      <<binary::bitstring-size(size), _filler::bitstring>> = await(&Native.tensor_read(ref, &1))
-      binary
+      one(node, ref, device)
     else
-      await(&Native.tensor_read(ref, &1))
+      ref
     end
   end
 
@@ -218,16 +243,21 @@ defmodule Mlx.Dispatch do
       filler = rem(8 - rem(bit_size(binary), 8), 8)
       bytes = <<binary::bitstring, 0::size(filler)>>
       ref = load_bytes(bytes, {byte_size(bytes)}, {:u, 8}, device)
-      node = 0 |> Graph.input({:u, 8}, {byte_size(bytes)}) |> Narrow.decode(type, shape)
-      {instructions, registers} = Graph.flatten([node], 1)
-
-      [ref] =
-        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
-
-      ref
+      decoded(ref, byte_size(bytes), type, shape, device)
     else
       load_bytes(binary, shape, type, device)
     end
+  end
+
+  defp decoded(ref, size, type, shape, device) do
+    0 |> Graph.input({:u, 8}, {size}) |> Narrow.decode(type, shape) |> one(ref, device)
+  end
+
+  # The array of a node whose only input is another array.
+  defp one(node, ref, device) do
+    {instructions, registers} = Graph.flatten([node], 1)
+    [ref] = queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+    ref
   end
 
   defp check_size!(binary, shape, {_, bits} = type) do
@@ -287,7 +317,10 @@ defmodule Mlx.Dispatch do
     end
   end
 
-  defp await(request) do
+  @doc """
+  The answer to a request of the engine, which a message may bring.
+  """
+  def await(request) do
     tag = make_ref()
 
     case ok!(request.(tag)) do

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::worker;
+use crate::{pointer, worker};
 
 /// Work in flight may take this long to end before the process ends without it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -11,7 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// seconds. Nothing runs after this. Called at exit by itself; a host that learns
 /// earlier that the process ends calls it then.
 pub fn stop_workers() -> bool {
-    worker::stop_all(PATIENCE)
+    let stopped = worker::stop_all(PATIENCE);
+    pointer::unlink_segments();
+    stopped
 }
 
 /// Registers the handler. Handlers run last in, first out, so every worker does
