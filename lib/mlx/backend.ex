@@ -36,6 +36,19 @@ defmodule Mlx.Backend do
     * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
       device when a tensor is inspected. A compile-time setting, `true` by default.
 
+  For finding faults there are two more compile-time settings, which cost nothing where
+  they are not set. Each waits for the device at every operation that it checks. After a
+  change run `mix deps.compile mlx --force`.
+
+    * `config :mlx, debug_bounds_check: true` - raise `Mlx.Error` with `kind: :value` if
+      an index for `Nx.gather/3`, `Nx.take/3`, `Nx.take_along_axis/3`, `Nx.indexed_add/4`
+      or `Nx.indexed_put/4` is negative or too large. Else it is moved to the edge, as Nx
+      always does with the starts of `Nx.slice/4` and `Nx.put_slice/3`.
+
+    * `config :mlx, debug_detect_nan_inf: true` - raise `Mlx.Error` with `kind: :value` at
+      an operation that gives NaN if none of its operands has NaN, or an infinity if none
+      of them has an infinity. Tensors made of numbers or binaries may have both.
+
   ## Functions given to `Nx.reduce/4` and `Nx.window_reduce/5`
 
   Such a function is called once, with tensors that stand for every element, and what it
@@ -81,8 +94,8 @@ defmodule Mlx.Backend do
       umask of the process forbids
 
   Both last as long as the tensor: once it is deallocated or collected as garbage, the
-  address must not be used and the name is gone. Keep the tensor in a variable that is
-  used later. A process that is killed leaves its shared memory behind.
+  address must not be used and the name is gone. A variable that is not used any more
+  keeps nothing: use the tensor again after the last use of its pointer. A process that is killed leaves its shared memory behind.
 
   Others may read a tensor's memory. They must not write to it: views and copies share it,
   and the results of operations that are still queued would change.

@@ -4,6 +4,7 @@ defmodule Mlx.Dispatch do
   # Hands work to the engine and waits for what it answers. Nothing here blocks a
   # scheduler: the engine answers with a message.
 
+  import Mlx.Debug, only: [check_bounds: 4, check_finite: 4]
   alias Mlx.{Backend, Function, Graph, Lowering, Native}
   alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
@@ -34,8 +35,9 @@ defmodule Mlx.Dispatch do
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
     {nodes, count} = nodes(args, 0)
+    check_bounds(op, nodes, tensors, device)
     [ref] = submit([lower(op, out, nodes, args)], tensors, count, device)
-    wrap(out, ref, device)
+    check_finite(wrap(out, ref, device), op, tensors, device)
   end
 
   # The only operation to which the bits of a narrow type matter.
@@ -56,16 +58,25 @@ defmodule Mlx.Dispatch do
 
       %Graph{} = node ->
         check_type!(out.type, device)
+        check_bounds(block, nodes, tensors, device)
         [ref] = submit([node], tensors, count, device)
-        wrap(out, ref, device)
+        check_finite(wrap(out, ref, device), block, tensors, device)
 
       nodes when is_tuple(nodes) ->
         outs = Tuple.to_list(out)
         Enum.each(outs, &check_type!(&1.type, device))
         refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
         outs = Enum.zip_with(outs, refs, &wrap(&1, &2, device))
-        List.to_tuple(outs)
+        check_finite(List.to_tuple(outs), block, tensors, device)
     end
+  end
+
+  @doc """
+  The values of nodes whose inputs are the tensors, as binaries.
+  """
+  def values(nodes, tensors, device) do
+    refs = submit(nodes, tensors, length(tensors), device)
+    Enum.map(refs, fn ref -> await(&Native.tensor_read(ref, &1)) end)
   end
 
   # The first inputs are the tensors, in the order of the arguments.
@@ -170,11 +181,15 @@ defmodule Mlx.Dispatch do
     {[arg | args], register}
   end
 
-  defp nodes(%T{type: type, shape: shape}, register) do
-    {Graph.input(register, Narrow.wide(type), shape), register + 1}
-  end
-
+  defp nodes(%T{} = tensor, register), do: {input(tensor, register), register + 1}
   defp nodes(arg, register), do: {arg, register}
+
+  @doc """
+  The node of a tensor that is the input in a register.
+  """
+  def input(%T{type: type, shape: shape}, register) do
+    Graph.input(register, Narrow.wide(type), shape)
+  end
 
   defp device(tensors), do: device(tensors, nil, tensors)
 
