@@ -29,6 +29,9 @@ defmodule Mlx.Backend do
     * `config :mlx, dispatch: :sync` - wait for each operation and raise its failure at
       once. For finding faults; it is slow. Defaults to `:pipelined`.
 
+    * `config :mlx, f64: :downcast` - compute `f64` as `f32` on devices that lack it, see
+      [Types](#module-types). Defaults to `:error`.
+
     * `config :mlx, memory_limit: bytes` - how much memory tensors may take in all. A tensor
       for which there is no room is not made: reading it raises `Mlx.Error` with
       `kind: :memory`. Defaults to the memory of the GPU, or of the machine.
@@ -82,7 +85,13 @@ defmodule Mlx.Backend do
 
   All of Nx's but `c128`. MLX lacks `f8`, `f8_e4m3fn` and integers of 2 and 4 bits: they
   are computed in wider types and rounded to the values of their own after each
-  operation. `f64` is there on the CPU and raises `Mlx.Error` on a GPU.
+  operation.
+
+  `f64` is there on the CPU. GPUs lack it: there it raises `Mlx.Error` with `kind: :type`,
+  unless `config :mlx, f64: :downcast` is set. Then such a tensor is one of `f32` on a GPU.
+  Nx goes on to call it `f64`, and to the outside it has the bytes of `f64`, but only the
+  precision and the range of `f32`: what is larger becomes an infinity. On the CPU, and
+  for tensors that move there, nothing changes.
 
   ## Pointers
 

@@ -43,7 +43,7 @@ defmodule Mlx.Debug do
   def finite!(results, op, tensors, device) do
     outs = if is_tuple(results), do: Tuple.to_list(results), else: [results]
     all = outs ++ tensors
-    nodes = Enum.with_index(all, fn tensor, at -> Dispatch.input(tensor, at) end)
+    nodes = Enum.with_index(all, fn tensor, at -> Dispatch.input(tensor, at, device) end)
     {outs, operands} = Enum.split(nodes, length(outs))
     outs |> finite(operands) |> judge!(op, all, tensors, device)
     results

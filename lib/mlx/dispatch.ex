@@ -5,7 +5,7 @@ defmodule Mlx.Dispatch do
   # scheduler: the engine answers with a message.
 
   import Mlx.Debug, only: [check_bounds: 4, check_finite: 4]
-  alias Mlx.{Backend, Function, Graph, Lowering, Native}
+  alias Mlx.{Backend, Downcast, Function, Graph, Lowering, Native}
   alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
 
@@ -26,7 +26,8 @@ defmodule Mlx.Dispatch do
   Runs an operation that folds with a function, the third argument.
   """
   def run_fold(op, out, [tensor, acc, fun | rest]) do
-    function = Function.fold(fun, tensor.type, acc.type)
+    device = [tensor, acc] |> tensors([]) |> device()
+    function = Function.fold(fun, tensor.type, acc.type, device)
     run(op, out, [tensor, acc, function.captured, function | rest])
   end
 
@@ -34,15 +35,18 @@ defmodule Mlx.Dispatch do
 
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    {nodes, count} = nodes(args, 0)
+    {nodes, count} = nodes(args, 0, device)
     check_bounds(op, nodes, tensors, device)
-    [ref] = submit([lower(op, out, nodes, args)], tensors, count, device)
+    [ref] = submit([lower(op, out, nodes, args, device)], tensors, count, device)
     check_finite(wrap(out, ref, device), op, tensors, device)
   end
 
-  # The only operation to which the bits of a narrow type matter.
-  defp lower(:bitcast, out, [node], [tensor]), do: Narrow.bitcast(node, tensor.type, out.type)
-  defp lower(op, out, nodes, _args), do: Lowering.lower(op, out, nodes)
+  # The only operation to which the bits of a type matter that MLX lacks.
+  defp lower(:bitcast, out, [node], [tensor], device),
+    do: Narrow.bitcast(node, tensor.type, out.type, Downcast.stored(out.type, device))
+
+  defp lower(op, out, nodes, _args, device),
+    do: Lowering.lower(op, Downcast.out(out, device), nodes)
 
   @doc """
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
@@ -50,9 +54,9 @@ defmodule Mlx.Dispatch do
   def run_block(block, out, args, fun) do
     tensors = tensors(args, [])
     device = device(tensors)
-    {nodes, count} = nodes(args, 0)
+    {nodes, count} = nodes(args, 0, device)
 
-    case device != :traced && Lowering.lower_block(block, out, nodes) do
+    case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
         apply(fun, [block | args])
 
@@ -97,15 +101,18 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
-  A tensor of so many bytes. `load` makes an array from a device, dimensions and a type.
+  A tensor of bytes of which `load` makes an array, given a device, dimensions and a type.
   """
-  def from_bytes(out, size, device, load) do
+  def from_bytes(out, device, load) do
     check_type!(out.type, device)
 
     ref =
-      if Narrow.narrow?(out.type),
-        do: device |> load.([size], {:u, 8}) |> decoded(size, out.type, out.shape, device),
-        else: load.(device, Tuple.to_list(out.shape), out.type)
+      if Downcast.stored(out.type, device) == out.type do
+        load.(device, Tuple.to_list(out.shape), out.type)
+      else
+        {shape, bits} = Narrow.encoding(out.type, out.shape)
+        device |> load.(Tuple.to_list(shape), bits) |> decoded(out.type, out.shape, device)
+      end
 
     wrap(out, ref, device)
   end
@@ -113,10 +120,26 @@ defmodule Mlx.Dispatch do
   @doc """
   The same values as a tensor of its own, on a device.
   """
-  def copy(%T{data: %Backend{ref: ref}} = tensor, device) do
+  def copy(%T{} = tensor, device) do
     check_type!(tensor.type, device)
+    ref = across(tensor, device)
     [ref] = queue(device, fn -> Native.stream_submit(device, [], [ref], [0]) end)
     wrap(tensor, ref, device)
+  end
+
+  @doc """
+  The array of a tensor in the type that it has on another device.
+  """
+  def across(%T{data: %Backend{ref: ref, device: from}, type: type} = tensor, to) do
+    case {Downcast.stored(type, from), Downcast.stored(type, to)} do
+      {same, same} ->
+        ref
+
+      # The CPU has both types.
+      {there, here} ->
+        shape = Backend.whole_shape(tensor)
+        0 |> Graph.input(there, shape) |> Lowering.Shape.cast(here) |> one(ref, :cpu)
+    end
   end
 
   def read(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
@@ -143,13 +166,13 @@ defmodule Mlx.Dispatch do
   def encoded(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
   def encoded(%T{data: %Backend{ref: ref, device: device}, type: type} = tensor) do
-    if Narrow.narrow?(type) do
-      node =
-        0 |> Graph.input(Narrow.wide(type), Backend.whole_shape(tensor)) |> Narrow.encode(type)
+    case Downcast.stored(type, device) do
+      ^type ->
+        ref
 
-      one(node, ref, device)
-    else
-      ref
+      stored ->
+        shape = Backend.whole_shape(tensor)
+        0 |> Graph.input(stored, shape) |> Narrow.encode(type) |> one(ref, device)
     end
   end
 
@@ -173,22 +196,22 @@ defmodule Mlx.Dispatch do
   defp tensors(%T{} = tensor, acc), do: [tensor | acc]
   defp tensors(_arg, acc), do: acc
 
-  defp nodes([], register), do: {[], register}
+  defp nodes([], register, _device), do: {[], register}
 
-  defp nodes([arg | args], register) do
-    {arg, register} = nodes(arg, register)
-    {args, register} = nodes(args, register)
+  defp nodes([arg | args], register, device) do
+    {arg, register} = nodes(arg, register, device)
+    {args, register} = nodes(args, register, device)
     {[arg | args], register}
   end
 
-  defp nodes(%T{} = tensor, register), do: {input(tensor, register), register + 1}
-  defp nodes(arg, register), do: {arg, register}
+  defp nodes(%T{} = tensor, at, device), do: {input(tensor, at, device), at + 1}
+  defp nodes(arg, register, _device), do: {arg, register}
 
   @doc """
-  The node of a tensor that is the input in a register.
+  The node of a tensor on a device that is the input in a register.
   """
-  def input(%T{type: type, shape: shape}, register) do
-    Graph.input(register, Narrow.wide(type), shape)
+  def input(%T{type: type, shape: shape}, register, device) do
+    Graph.input(register, Downcast.stored(type, device), shape)
   end
 
   defp device(tensors), do: device(tensors, nil, tensors)
@@ -212,6 +235,11 @@ defmodule Mlx.Dispatch do
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
 
+  defp ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
+    check_type!(tensor.type, to)
+    across(tensor, to)
+  end
+
   defp ref(%T{data: %Backend{ref: ref}, type: type}, device) do
     check_type!(type, device)
     ref
@@ -230,17 +258,9 @@ defmodule Mlx.Dispatch do
   defp check_type!({:f, size}, _) when size in [16, 32], do: :ok
   defp check_type!({:bf, 16}, _), do: :ok
   defp check_type!({:c, 64}, _), do: :ok
-  defp check_type!({:f, 64}, :cpu), do: :ok
+  defp check_type!({:f, 64}, device), do: Downcast.check!(device)
   defp check_type!({kind, size}, _) when kind in [:u, :s] and size in [2, 4], do: :ok
   defp check_type!({kind, 8}, _) when kind in [:f, :f8_e4m3fn], do: :ok
-
-  defp check_type!({:f, 64}, :gpu) do
-    raise Mlx.Error,
-      kind: :type,
-      message:
-        "GPUs have no f64: cast to f32 with Nx.as_type/2, or use the CPU with " <>
-          "Nx.backend_transfer(tensor, {Mlx.Backend, device: :cpu})"
-  end
 
   defp check_type!(type, _device) do
     raise Mlx.Error,
@@ -253,19 +273,20 @@ defmodule Mlx.Dispatch do
   # The engine
 
   defp load(binary, shape, type, device) do
-    if Narrow.narrow?(type) do
+    if Downcast.stored(type, device) == type do
+      load_bytes(binary, shape, type, device)
+    else
       check_size!(binary, shape, type)
       filler = rem(8 - rem(bit_size(binary), 8), 8)
+      {dims, bits} = Narrow.encoding(type, shape)
       bytes = <<binary::bitstring, 0::size(filler)>>
-      ref = load_bytes(bytes, {byte_size(bytes)}, {:u, 8}, device)
-      decoded(ref, byte_size(bytes), type, shape, device)
-    else
-      load_bytes(binary, shape, type, device)
+      bytes |> load_bytes(dims, bits, device) |> decoded(type, shape, device)
     end
   end
 
-  defp decoded(ref, size, type, shape, device) do
-    0 |> Graph.input({:u, 8}, {size}) |> Narrow.decode(type, shape) |> one(ref, device)
+  defp decoded(ref, type, shape, device) do
+    {dims, bits} = Narrow.encoding(type, shape)
+    0 |> Graph.input(bits, dims) |> Narrow.decode(type, shape) |> one(ref, device)
   end
 
   # The array of a node whose only input is another array.

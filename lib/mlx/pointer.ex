@@ -57,7 +57,7 @@ defmodule Mlx.Pointer do
     check_size!(pointer.data_size, size, out)
     copy = copy(pointer, size, type)
 
-    Dispatch.from_bytes(out, size, device, fn device, dims, type ->
+    Dispatch.from_bytes(out, device, fn device, dims, type ->
       Dispatch.await(&copy.(device, dims, type, &1))
     end)
   end
