@@ -47,7 +47,7 @@ defmodule Mlx.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
-      files: ~w(lib native Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
+      files: ~w(lib native guides Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
     ]
   end
 
@@ -56,8 +56,23 @@ defmodule Mlx.MixProject do
       main: "readme",
       source_url: @source_url,
       source_ref: "v#{@version}",
-      extras: ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"]
+      extras: ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++ guides(),
+      groups_for_extras: ["Backend documentation": ~r"^guides/backend_documentation/"]
     ]
+  end
+
+  # Under the names that Nx's convention gives them, the index first.
+  defp guides do
+    folder = "guides/backend_documentation"
+
+    families =
+      ~w(types memory creation elementwise reduction shape indexing window) ++
+        ~w(convolution linalg sort fft random)
+
+    [{:"#{folder}/index.md", filename: "backend_documentation"}] ++
+      for family <- families do
+        {:"#{folder}/#{family}.md", filename: "backend_documentation-#{family}"}
+      end
   end
 end
 

@@ -7,7 +7,7 @@ defmodule Mlx.Application do
     configure(:dispatch, [:pipelined, :sync], :pipelined)
     configure(:f64, [:error, :downcast], :error)
     limit_memory(Application.get_env(:mlx, :memory_limit))
-    Supervisor.start_link([], strategy: :one_for_one, name: Mlx.Supervisor)
+    Supervisor.start_link([Mlx.Compiler.Cache], strategy: :one_for_one, name: Mlx.Supervisor)
   end
 
   defp limit_memory(nil), do: :ok

@@ -11,7 +11,9 @@ defmodule Mlx.Backend do
       config :nx, :default_backend, Mlx.Backend
 
   Operations return at once; the computation goes on behind the caller's back, in the
-  order of the calls, until a result is read. See `Mlx.Error` for when failures show.
+  order of the calls, until a result is read. See `Mlx.Error` for when failures show, and
+  the [backend documentation](backend_documentation.html) for each of Nx's functions: what
+  it supports, and what may surprise.
 
   ## Options
 
@@ -40,8 +42,9 @@ defmodule Mlx.Backend do
       device when a tensor is inspected. A compile-time setting, `true` by default.
 
   For finding faults there are two more compile-time settings, which cost nothing where
-  they are not set. Each waits for the device at every operation that it checks. After a
-  change run `mix deps.compile mlx --force`.
+  they are not set. Each waits for the device at every operation that it checks, in
+  functions that `Mlx.Compiler` compiles as well. After a change run
+  `mix deps.compile mlx --force`.
 
     * `config :mlx, debug_bounds_check: true` - raise `Mlx.Error` with `kind: :value` if
       an index for `Nx.gather/3`, `Nx.take/3`, `Nx.take_along_axis/3`, `Nx.indexed_add/4`
@@ -104,7 +107,8 @@ defmodule Mlx.Backend do
 
   Both last as long as the tensor: once it is deallocated or collected as garbage, the
   address must not be used and the name is gone. A variable that is not used any more
-  keeps nothing: use the tensor again after the last use of its pointer. A process that is killed leaves its shared memory behind.
+  keeps nothing: use the tensor again after the last use of its pointer. A VM that is
+  killed leaves its shared memory behind.
 
   Others may read a tensor's memory. They must not write to it: views and copies share it,
   and the results of operations that are still queued would change.

@@ -7,6 +7,8 @@ defmodule Mlx.Debug do
 
   alias Mlx.{Dispatch, Graph, Lowering}
 
+  @creations [:constant, :iota, :eye]
+
   @type check :: {[Graph.t()], ([binary] -> String.t() | nil)}
 
   @doc """
@@ -36,9 +38,37 @@ defmodule Mlx.Debug do
     end
   end
 
+  @doc """
+  Which checks the settings ask for, when the caller is compiled.
+  """
+  defmacro settings do
+    bounds = Application.compile_env(__CALLER__, :mlx, :debug_bounds_check, false)
+    finite = Application.compile_env(__CALLER__, :mlx, :debug_detect_nan_inf, false)
+    if(bounds, do: [:bounds], else: []) ++ if(finite, do: [:finite], else: [])
+  end
+
+  @doc """
+  The checks of an operation that settings ask for. Its arguments are nodes, and so are
+  its results.
+  """
+  @spec checks([:bounds | :finite], atom | struct, list, [Graph.t()]) :: [check]
+  def checks(settings, op, args, results) do
+    operands = for %Graph{} = node <- List.flatten(args), do: node
+
+    settings
+    |> Enum.map(fn
+      :bounds -> bounds(op, args)
+      :finite -> if op not in @creations, do: finite(results, operands)
+    end)
+    |> Enum.reject(&is_nil/1)
+  end
+
   def bounds!(op, nodes, tensors, device) do
     op |> bounds(nodes) |> judge!(op, tensors, tensors, device)
   end
+
+  # What was asked for is not computed.
+  def finite!(results, op, _tensors, _device) when op in @creations, do: results
 
   def finite!(results, op, tensors, device) do
     outs = if is_tuple(results), do: Tuple.to_list(results), else: [results]

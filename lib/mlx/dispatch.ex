@@ -83,8 +83,11 @@ defmodule Mlx.Dispatch do
     Enum.map(refs, fn ref -> await(&Native.tensor_read(ref, &1)) end)
   end
 
-  # The first inputs are the tensors, in the order of the arguments.
-  defp submit(nodes, tensors, count, device) do
+  @doc """
+  Queues what makes the nodes of the arrays of tensors, which are the first `count`
+  inputs, in the order of the arguments.
+  """
+  def submit(nodes, tensors, count, device) do
     refs = Enum.map(tensors, &ref(&1, device))
     {instructions, registers} = Graph.flatten(nodes, count)
     queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
@@ -176,6 +179,11 @@ defmodule Mlx.Dispatch do
     end
   end
 
+  @doc """
+  Whether the byte of an array is not zero.
+  """
+  def truth(ref), do: await(&Native.tensor_read(ref, &1)) != <<0>>
+
   def eval(%T{data: %Backend{ref: ref}} = tensor) do
     Mlx.Telemetry.span(:eval, tensor, fn -> await(&Native.tensor_eval(ref, &1)) end)
   end
@@ -235,34 +243,40 @@ defmodule Mlx.Dispatch do
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
 
-  defp ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
+  @doc """
+  The array of a tensor, copied to the device if it is of another backend.
+  """
+  def ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
     check_type!(tensor.type, to)
     across(tensor, to)
   end
 
-  defp ref(%T{data: %Backend{ref: ref}, type: type}, device) do
+  def ref(%T{data: %Backend{ref: ref}, type: type}, device) do
     check_type!(type, device)
     ref
   end
 
-  defp ref(%T{type: type, shape: shape} = tensor, device) do
+  def ref(%T{type: type} = tensor, device) do
     check_type!(type, device)
-    load(Nx.to_binary(tensor), shape, type, device)
+    load(Nx.to_binary(tensor), Backend.whole_shape(tensor), type, device)
   end
 
-  defp wrap(out, ref, device), do: %{out | data: %Backend{ref: ref, device: device}}
+  def wrap(out, ref, device), do: %{out | data: %Backend{ref: ref, device: device}}
 
   # Types
 
-  defp check_type!({kind, size}, _) when kind in [:u, :s] and size in [8, 16, 32, 64], do: :ok
-  defp check_type!({:f, size}, _) when size in [16, 32], do: :ok
-  defp check_type!({:bf, 16}, _), do: :ok
-  defp check_type!({:c, 64}, _), do: :ok
-  defp check_type!({:f, 64}, device), do: Downcast.check!(device)
-  defp check_type!({kind, size}, _) when kind in [:u, :s] and size in [2, 4], do: :ok
-  defp check_type!({kind, 8}, _) when kind in [:f, :f8_e4m3fn], do: :ok
+  @doc """
+  Raises unless arrays on the device can have the type.
+  """
+  def check_type!({kind, size}, _) when kind in [:u, :s] and size in [8, 16, 32, 64], do: :ok
+  def check_type!({:f, size}, _) when size in [16, 32], do: :ok
+  def check_type!({:bf, 16}, _), do: :ok
+  def check_type!({:c, 64}, _), do: :ok
+  def check_type!({:f, 64}, device), do: Downcast.check!(device)
+  def check_type!({kind, size}, _) when kind in [:u, :s] and size in [2, 4], do: :ok
+  def check_type!({kind, 8}, _) when kind in [:f, :f8_e4m3fn], do: :ok
 
-  defp check_type!(type, _device) do
+  def check_type!(type, _device) do
     raise Mlx.Error,
       kind: :type,
       message:
@@ -317,7 +331,10 @@ defmodule Mlx.Dispatch do
     ref
   end
 
-  defp queue(device, request) do
+  @doc """
+  Makes a request again for as long as the queue of the target is full.
+  """
+  def queue(target, request) do
     case request.() do
       {:ok, refs} ->
         settle(refs)
@@ -328,8 +345,8 @@ defmodule Mlx.Dispatch do
         settle(refs)
 
       :full ->
-        await_room(device)
-        queue(device, request)
+        await_room(target)
+        queue(target, request)
 
       {:error, error} ->
         raise Mlx.Error.from_native(error)
@@ -344,10 +361,10 @@ defmodule Mlx.Dispatch do
     refs
   end
 
-  defp await_room(device) do
+  defp await_room(target) do
     tag = make_ref()
 
-    case ok!(Native.stream_await_room(device, tag)) do
+    case ok!(Native.stream_await_room(target, tag)) do
       :room -> :ok
       :pending -> receive(do: ({^tag, :room} -> :ok))
     end
@@ -365,6 +382,9 @@ defmodule Mlx.Dispatch do
     end
   end
 
-  defp ok!({:ok, value}), do: value
-  defp ok!({:error, error}), do: raise(Mlx.Error.from_native(error))
+  @doc """
+  The value of an answer of the engine.
+  """
+  def ok!({:ok, value}), do: value
+  def ok!({:error, error}), do: raise(Mlx.Error.from_native(error))
 end

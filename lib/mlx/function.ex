@@ -23,6 +23,9 @@ defmodule Mlx.Function do
 
   @element_wise Lowering.Elementwise.ops() ++ [:constant, :as_type, :bitcast]
   @idle_on_scalars [:reshape, :squeeze, :broadcast, :transpose, :reverse]
+  # Only expressions have these.
+  @inputs [:parameter, :tensor]
+  @possible @element_wise ++ @idle_on_scalars ++ @inputs
 
   @captured {__MODULE__, :captured}
   @device {__MODULE__, :device}
@@ -73,12 +76,7 @@ defmodule Mlx.Function do
   Notes an operation on tensors that stand for others.
   """
   def run(op, out, args) do
-    cond do
-      op in @element_wise and out.shape == {} -> :ok
-      op in @idle_on_scalars and out.shape == {} -> :ok
-      true -> raise Mlx.Error, unsupported("Nx.#{op}")
-    end
-
+    check!(op, out)
     wrap(out, lower(op, out, args, Process.get(@device)))
   end
 
@@ -87,6 +85,15 @@ defmodule Mlx.Function do
 
   defp lower(op, out, args, device),
     do: Lowering.lower(op, Downcast.out(out, device), Enum.map(args, &to_node/1))
+
+  @doc """
+  Raises unless the operation means the same on single elements and on slices.
+  """
+  def check!(op, out) do
+    if out.shape != {} or op not in @possible do
+      raise Mlx.Error, unsupported("Nx.#{op}")
+    end
+  end
 
   @doc """
   The error of reading a value that is not there yet.

@@ -12,8 +12,9 @@ defmodule Mlx.Graph do
   defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0]
 
   @type t :: %Graph{
-          # The register of an input, a unique reference otherwise.
-          id: non_neg_integer | reference,
+          # A unique reference, or what an input is known by: the register in an eager
+          # operation.
+          id: reference | term,
           row: atom,
           type: Nx.Type.t(),
           shape: tuple,
@@ -22,6 +23,11 @@ defmodule Mlx.Graph do
           # Which of the row's results this is; nodes of one row share its id.
           result: non_neg_integer
         }
+
+  # What constants are made of, and how many elements one has that is made once rather
+  # than at every run.
+  @cheap [:full, :arange, :eye, :cast, :reshape, :broadcast_to, :stack]
+  @kept 4096
 
   @table Map.new(Mlx.Native.op_table(), fn {name, operands, attributes, results} ->
            {name, %{operands: operands, attributes: attributes, results: results}}
@@ -62,8 +68,9 @@ defmodule Mlx.Graph do
   @doc """
   The nodes of a row with several results, of which each has a type and a shape.
   """
-  defmacro ops(row, operands, attributes \\ [], results) when is_list(results) do
-    use_row!(row, operands, attributes, length(results), __CALLER__)
+  defmacro ops(row, operands, attributes \\ [], results) do
+    count = if is_list(results), do: length(results)
+    use_row!(row, operands, attributes, count, __CALLER__)
 
     quote do
       node = %Mlx.Graph{
@@ -111,7 +118,35 @@ defmodule Mlx.Graph do
   """
   def table, do: Map.keys(@table)
 
-  def input(register, type, shape), do: %Graph{id: register, type: type, shape: shape}
+  def input(id, type, shape), do: %Graph{id: id, type: type, shape: shape}
+
+  @doc """
+  What tells a node from all others.
+  """
+  def key(%Graph{id: id, result: result}), do: {id, result}
+
+  @doc """
+  Whether a node stands for something that is made elsewhere.
+  """
+  def input?(%Graph{row: row}), do: row == nil
+
+  @doc """
+  Whether a node is made from nothing, at no cost worth mentioning, and small enough to
+  be kept.
+  """
+  def constant?(%Graph{row: row, operands: operands, shape: shape}) do
+    row in @cheap and Tuple.product(shape) <= @kept and Enum.all?(operands, &constant?/1)
+  end
+
+  @doc """
+  The program, as an attribute of an instruction, that makes nodes of other nodes.
+  """
+  def program(nodes, inputs) do
+    registers = inputs |> Enum.with_index() |> Map.new(fn {node, at} -> {key(node), at} end)
+    count = length(inputs)
+    {registers, {instructions, _}} = visit_all(nodes, Map.put(registers, :next, count))
+    {count, Enum.reverse(instructions), registers}
+  end
 
   @doc """
   Instructions for nodes, in the order they can run, and the registers of their values.
@@ -135,26 +170,50 @@ defmodule Mlx.Graph do
   defp input_registers(_operands, _acc), do: :none
 
   defp number(nodes, inputs) do
-    {registers, {instructions, _registers}} =
-      Enum.map_reduce(nodes, {[], %{next: inputs}}, &visit/2)
-
+    {registers, {instructions, _registers}} = visit_all(nodes, %{next: inputs})
     {Enum.reverse(instructions), registers}
   end
+
+  defp visit_all(nodes, registers), do: Enum.map_reduce(nodes, {[], registers}, &visit/2)
 
   defp visit(%Graph{id: id}, state) when is_integer(id), do: {id, state}
 
   defp visit(%Graph{id: id, result: result} = node, {_, registers} = state) do
+    input = {id, result}
+
     case registers do
       %{^id => first} ->
         {first + result, state}
+
+      %{^input => register} ->
+        {register, state}
 
       %{} ->
         {operands, {instructions, registers}} = Enum.map_reduce(node.operands, state, &visit/2)
         first = registers.next
         instruction = {node.row, operands, node.attributes}
-        next = first + @table[node.row].results
+        next = first + results(instruction)
         registers = Map.merge(registers, %{id => first, :next => next})
         {first + result, {[instruction | instructions], registers}}
     end
   end
+
+  @doc """
+  How many results an instruction has. A row without a number of them gives as many as
+  its last program.
+  """
+  def results({row, _operands, attributes}) do
+    @table[row].results || attributes |> Enum.filter(&program?/1) |> List.last() |> outputs()
+  end
+
+  @doc """
+  Whether an attribute is a program.
+  """
+  def program?({inputs, instructions, _registers})
+      when is_integer(inputs) and is_list(instructions),
+      do: true
+
+  def program?(_attribute), do: false
+
+  defp outputs({_inputs, _instructions, registers}), do: length(registers)
 end

@@ -6,10 +6,10 @@ defmodule Mlx.Lowering do
   # of `Nx.Backend` and a `Mlx.Graph` node in the place of each tensor. A family module
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
-  alias Mlx.Lowering.{Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
+  alias Mlx.Lowering.{Control, Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
   alias Mlx.Lowering.{Narrow, Reduction, Shape, Sort, Window}
 
-  @families [Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
+  @families [Control, Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
               [Narrow, Reduction, Shape, Sort, Window]
 
   @doc """

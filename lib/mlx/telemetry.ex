@@ -11,6 +11,12 @@ defmodule Mlx.Telemetry do
   |---|---|---|
   | `[:mlx, :eval, …]` | `Mlx.eval/1` waits for a tensor | `:shape`, `:type`, `:byte_size`, `:device` |
   | `[:mlx, :to_binary, …]` | a tensor's values are read | `:shape`, `:type`, `:byte_size`, `:device` |
+  | `[:mlx, :compile, …]` | `Mlx.Compiler` compiles a function | `:function` |
+
+  A single event says that a function runs with `Nx.Defn.Evaluator` instead, because
+  `fallback: :evaluator` was given to `Mlx.Compiler`: `[:mlx, :fallback]`, with the
+  measurement `:system_time`, the `:function`, the `:op` that can't be compiled, and the
+  `:error`.
 
   Reading waits for everything the tensor depends on, so the duration is that of the
   computation not yet done, and of moving the values to the host.
@@ -40,5 +46,17 @@ defmodule Mlx.Telemetry do
     }
 
     :telemetry.span([:mlx, event], metadata, fn -> {fun.(), metadata} end)
+  end
+
+  @doc false
+  def compile(function, fun) do
+    metadata = %{function: function}
+    :telemetry.span([:mlx, :compile], metadata, fn -> {fun.(), metadata} end)
+  end
+
+  @doc false
+  def fallback(function, error) do
+    metadata = %{function: function, op: error.op, error: error}
+    :telemetry.execute([:mlx, :fallback], %{system_time: System.system_time()}, metadata)
   end
 end

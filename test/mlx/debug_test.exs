@@ -23,19 +23,21 @@ defmodule Mlx.DebugTest do
     add_high: "Nx.indexed_add(x, Nx.tensor([[2, 3], [2, 4]]), Nx.tensor([1, 1]))",
     put: "Nx.indexed_put(x, Nx.tensor([[2], [0]]), Nx.iota({2, 4}), axes: [0])",
     put_high: "Nx.indexed_put(x, Nx.tensor([[3], [0]]), Nx.iota({2, 4}), axes: [0])",
-    defn: "Nx.Defn.jit_apply(&Nx.take/2, [x, Nx.tensor([7])], compiler: Nx.Defn.Evaluator)",
+    branch: "Control.choose(x, Nx.tensor([7]))",
+    other_branch: "Control.choose(Nx.negate(x), Nx.tensor([7]))",
+    loop: "Control.climb(x)",
     slice: "Nx.slice(x, [Nx.tensor(9), Nx.tensor(-9)], [2, 2])",
     put_slice: "Nx.put_slice(x, [Nx.tensor(9), Nx.tensor(-9)], Nx.tensor([[1]]))"
   ]
 
   @finite [
     log: "Nx.log(Nx.tensor([1.0, 0.0]))",
-    sqrt: "Nx.sqrt(Nx.tensor(-1.0, type: :bf16))",
+    sqrt: "Nx.sqrt(Nx.tensor([-1.0], type: :bf16))",
     divide: "Nx.divide(Nx.tensor([0.0, 1.0]), Nx.tensor([0.0, 0.0]))",
-    overflow: "Nx.exp(Nx.tensor(1.0e3, type: :f64))",
-    narrow: "Nx.multiply(Nx.tensor(5.0e4, type: :f8), 2)",
-    cast: "Nx.as_type(Nx.tensor(1.0e300, type: :f64), :f32)",
-    complex: "Nx.divide(Nx.Constants.i(), Nx.tensor(0.0))",
+    overflow: "Nx.exp(Nx.tensor([1.0e3], type: :f64))",
+    narrow: "Nx.multiply(Nx.tensor([5.0e4], type: :f8), Nx.tensor([2], type: :f8))",
+    cast: "Nx.as_type(Nx.tensor([1.0e300], type: :f64), :f32)",
+    complex: "Nx.divide(Nx.Constants.i(), Nx.tensor([0.0]))",
     masked:
       "(m = Nx.broadcast(Nx.Constants.neg_infinity(), {3}); Nx.subtract(m, Nx.reduce_max(m)))",
     cholesky: "Nx.LinAlg.cholesky(Nx.tensor([[1.0, 2.0], [2.0, 1.0]]))",
@@ -44,25 +46,46 @@ defmodule Mlx.DebugTest do
     constants: "Nx.stack([Nx.Constants.nan(), Nx.Constants.infinity(), Nx.tensor(:nan)])",
     constant_op: "Nx.select(Nx.tensor([1, 0]), Nx.Constants.neg_infinity(), Nx.tensor(2.0))",
     inherited: "Nx.add(Nx.tensor([:nan, :infinity]), 1)",
-    integers: "Nx.quotient(Nx.tensor(5), Nx.tensor(0))",
+    integers: "Nx.quotient(Nx.tensor([5]), Nx.tensor([0]))",
+    too_large: "Nx.concatenate([Nx.tensor([1.0]), Nx.broadcast(1.0e300, {1})])",
     fine: "Nx.sum(Nx.exp(Nx.iota({10}, type: :f32)))"
   ]
 
   # The outcome of each case: a list of numbers, or the error.
-  defp outcomes(setting, cases) do
+  defp outcomes(setting, cases, compiled?) do
     paths =
       for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
 
     code = """
     Application.put_env(:mlx, :#{setting}, true)
     Code.put_compiler_option(:ignore_module_conflict, true)
-    Code.compile_file("lib/mlx/dispatch.ex")
+    for file <- ["dispatch", "compiler/expression"], do: Code.compile_file("lib/mlx/\#{file}.ex")
     {:ok, _} = Application.ensure_all_started(:mlx)
     Nx.default_backend({Mlx.Backend, device: :cpu})
+
+    defmodule Control do
+      import Nx.Defn
+
+      defn choose(x, at), do: if(Nx.sum(x) > 0, do: Nx.take(x, at), else: x[0..0])
+
+      defn climb(x) do
+        {_, x} =
+          while {i = 0, x}, i < 5 do
+            at = Nx.reshape(Nx.stack([i, 0]), {1, 2})
+            {i + 1, Nx.indexed_add(x, at, Nx.tensor([1]))}
+          end
+
+        x
+      end
+    end
 
     outcomes =
       for {name, code} <- #{inspect(cases, limit: :infinity, printable_limit: :infinity)} do
         x = Nx.iota({3, 4})
+        code = if #{compiled?},
+          do: "Nx.Defn.jit_apply(fn x -> \#{code} end, [x], compiler: Mlx.Compiler)",
+          else: code
+
         compute = fn -> code |> Code.eval_string(x: x) |> elem(0) end
         # Reading happens outside: the operation itself has to raise.
         result = try do compute.() rescue error in Mlx.Error -> error end
@@ -81,7 +104,7 @@ defmodule Mlx.DebugTest do
   end
 
   test "debug_bounds_check raises at the operation" do
-    outcomes = outcomes(:debug_bounds_check, @bounds)
+    outcomes = outcomes(:debug_bounds_check, @bounds, false)
 
     for {name, index, axis, places} <- [
           {:gather_low, -1, 1, 4},
@@ -96,7 +119,8 @@ defmodule Mlx.DebugTest do
           {:along_high, 3, 0, 3},
           {:add_high, 4, 1, 4},
           {:put_high, 3, 0, 3},
-          {:defn, 7, 0, 3}
+          {:branch, 7, 0, 3},
+          {:loop, 3, 0, 3}
         ] do
       assert %Mlx.Error{kind: :value, message: message} = outcomes[name]
       assert message =~ "index #{index} is out of bounds for axis #{axis}, which has #{places}"
@@ -110,6 +134,7 @@ defmodule Mlx.DebugTest do
     assert outcomes[:gather_high].operands == [{"s32", {3, 4}}, {"s32", {2, 2}}]
     assert outcomes[:gather_high].message =~ "gather(s32{3, 4}, s32{2, 2})"
 
+    assert outcomes[:other_branch] == [[0, -1, -2, -3]]
     assert outcomes[:gather] == [[0, 11]]
     assert outcomes[:gather_row] == [[11]]
     assert outcomes[:gather_axes] == [[3, 7, 11, 0, 4, 8]]
@@ -123,7 +148,7 @@ defmodule Mlx.DebugTest do
   end
 
   test "debug_detect_nan_inf raises at the operation" do
-    outcomes = outcomes(:debug_detect_nan_inf, @finite)
+    outcomes = outcomes(:debug_detect_nan_inf, @finite, false)
 
     for {name, op, what} <- [
           {:log, "log", "an infinity"},
@@ -146,15 +171,28 @@ defmodule Mlx.DebugTest do
     assert outcomes[:constants] == [[:nan, :infinity, :nan]]
     assert outcomes[:constant_op] == [[:neg_infinity, 2.0]]
     assert outcomes[:inherited] == [[:nan, :infinity]]
+    assert outcomes[:too_large] == [[1.0, :infinity]]
     assert [[_]] = outcomes[:integers]
     assert_in_delta hd(hd(outcomes[:fine])), 12818.3, 0.1
   end
 
-  test "without the settings nothing is left of the checks" do
-    {:ok, {_, [imports: imports]}} =
-      Mlx.Dispatch |> :code.which() |> :beam_lib.chunks([:imports])
+  for {setting, cases} <- [debug_bounds_check: @bounds, debug_detect_nan_inf: @finite] do
+    test "#{setting} does the same in compiled functions" do
+      eager = outcomes(unquote(setting), unquote(cases), false)
+      compiled = outcomes(unquote(setting), unquote(cases), true)
+      for {name, outcome} <- eager, do: assert({name, compiled[name]} == {name, outcome})
+      assert Keyword.keys(compiled) == Keyword.keys(eager)
+    end
+  end
 
-    assert {Mlx.Native, :stream_submit, 4} in imports
-    assert for({Mlx.Debug, _, _} = call <- imports, do: call) == []
+  test "without the settings nothing is left of the checks" do
+    for {module, call} <- [
+          {Mlx.Dispatch, {Mlx.Native, :stream_submit, 4}},
+          {Mlx.Compiler.Expression, {Mlx.Graph, :constant?, 1}}
+        ] do
+      {:ok, {_, [imports: imports]}} = module |> :code.which() |> :beam_lib.chunks([:imports])
+      assert call in imports
+      assert for({Mlx.Debug, _, _} = call <- imports, do: call) == []
+    end
   end
 end

@@ -2,6 +2,7 @@ defmodule Mlx.DowncastTest do
   # For the time of the tests the CPU counts as a device that lacks f64.
   use ExUnit.Case, async: false
   import Mlx.Samples
+  import Nx.Defn
   alias Mlx.{Backend, Dispatch, Downcast, Native}
 
   @cpu {Backend, device: :cpu}
@@ -25,8 +26,8 @@ defmodule Mlx.DowncastTest do
   defp array_type(%Nx.Tensor{} = tensor), do: Mlx.dtype(tensor)
 
   # The types that Nx wants, of arrays without f64, with the values of Nx.BinaryBackend
-  # to the precision of f32.
-  defp assert_downcast(fun, args) do
+  # to the precision of f32, and the same when it is compiled.
+  defp assert_downcast(fun, args, opts \\ [compiled: true]) do
     expected = fun |> apply(args) |> flat()
     got = Nx.with_default_backend(@cpu, fn -> fun |> apply(Enum.map(args, &mlx/1)) |> flat() end)
     assert length(got) == length(expected)
@@ -38,6 +39,14 @@ defmodule Mlx.DowncastTest do
       binary = Nx.backend_copy(got, Nx.BinaryBackend)
       close = Nx.all_close(binary, expected, rtol: 1.0e-5, atol: 1.0e-5, equal_nan: true)
       assert Nx.to_number(close) == 1, "expected #{inspect(expected)}, got: #{inspect(binary)}"
+    end
+
+    # Programs are kept for as long as a VM runs, in which devices don't change else.
+    if opts[:compiled] do
+      compiled = fun |> Mlx.Oracle.compiled(args, cache: false) |> flat()
+      assert Enum.map(compiled, &array_type/1) == Enum.map(got, &array_type/1)
+      assert Enum.map(compiled, & &1.type) == Enum.map(got, & &1.type)
+      assert Enum.map(compiled, &Nx.to_binary/1) == Enum.map(got, &Nx.to_binary/1)
     end
 
     got
@@ -108,11 +117,36 @@ defmodule Mlx.DowncastTest do
           {&Nx.slice(&1, [&2, 1], [1, 2]), [x, tensor(1, :s64)]},
           {&Nx.take(&1, Nx.tensor([2, 0])), [x]},
           {&Nx.indexed_add(&1, Nx.tensor([[0, 1]]), Nx.tensor([0.1], type: :f64)), [x]},
-          {&Enum.to_list(Nx.to_batched(&1, 2)), [x]},
           {&Nx.conv(Nx.reshape(&1, {1, 1, 3, 4}), Nx.reshape(&2, {1, 1, 2, 3})), [x, y]}
         ] do
       assert_downcast(fun, args)
     end
+  end
+
+  test "batches of it" do
+    batches = &Enum.to_list(Nx.to_batched(&1, 2))
+    assert_downcast(batches, [sample(:f64, {3, 4})], compiled: false)
+  end
+
+  defn controlled(x) do
+    {_, doubled} =
+      while {i = 0, x}, i < 3 do
+        {i + 1, x * 2.0}
+      end
+
+    {_, halved} =
+      while {i = 0, x}, Nx.any(x > 0.125) do
+        {i + 1, x / 2}
+      end
+
+    chosen = if Nx.sum(x) > 0, do: doubled, else: halved
+    chosen + Nx.runtime_call(Nx.template({4}, :f64), x, &increased/2)
+  end
+
+  def increased(x, _opts), do: Nx.add(x, 1)
+
+  test "loops, branches and calls with it" do
+    assert_downcast(&controlled/1, [near([0.5, 1.5, -0.25, 3.0])])
   end
 
   test "linear algebra on it" do
@@ -141,19 +175,21 @@ defmodule Mlx.DowncastTest do
     x = sample(:f64, {3, 4})
     half = fn a, b -> Nx.add(Nx.multiply(a, Nx.tensor(0.5, type: :f64)), b) end
     keep = fn a, b -> Nx.add(Nx.bitcast(Nx.bitcast(a, :u64), :f64), b) end
-    outer = tensor(0.25, :f64)
 
     for {fun, args} <- [
           {&Nx.reduce(&1, 0.0, half), [x]},
           {&Nx.reduce(&1, 0, [axes: [1]], fn a, b -> Nx.max(a, b) end), [x]},
           {&Nx.reduce(&1, &2, keep), [x, tensor(0.0, :f64)]},
-          {&Nx.reduce(&1, &2, fn a, b -> Nx.add(Nx.multiply(a, &3), b) end),
-           [sample(:f32), tensor(0.0, :f64), outer]},
           {&Nx.window_reduce(&1, &2, {2, 2}, fn a, b -> Nx.as_type(Nx.max(a, b), :f64) end),
            [x, tensor(0.0, :f64)]}
         ] do
       assert_downcast(fun, args)
     end
+
+    # Nx refuses this inside definitions.
+    scaled = &Nx.reduce(&1, &2, fn a, b -> Nx.add(Nx.multiply(a, &3), b) end)
+    args = [sample(:f32), tensor(0.0, :f64), tensor(0.25, :f64)]
+    assert_downcast(scaled, args, compiled: false)
   end
 
   test "its bits are those of f64" do

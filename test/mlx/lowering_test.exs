@@ -3,6 +3,7 @@ defmodule Mlx.LoweringTest do
   alias Mlx.{Graph, Lowering}
 
   @families [
+    Lowering.Control,
     Lowering.Convolution,
     Lowering.Creation,
     Lowering.Elementwise,

@@ -24,12 +24,55 @@ defmodule Mlx.Oracle do
     * `:scale` - the least magnitude those units are taken of, for results that
       cancel to almost nothing
     * `:signed_zero` - whether 0.0 and -0.0 differ, `true` by default
+    * `:compiled` - whether the function is also compiled, which has to give the same
+      bits; `true` by default, `false` for what Nx refuses inside definitions
 
   """
   def assert_same(fun, args, opts \\ []) do
     expected = on(Nx.BinaryBackend, fun, args)
     got = on({Mlx.Backend, device: :cpu}, fun, args)
     assert_equivalent(got, expected, opts)
+    if Keyword.get(opts, :compiled, true), do: assert_identical(compiled(fun, args), got)
+  end
+
+  @doc """
+  What `fun` gives when it is compiled with the tensors in `args` as parameters.
+  """
+  def compiled(fun, args, opts \\ []) do
+    {_, tensors} = swap(args, [], &{&1, [&1 | &2]})
+
+    inside = fn tensors ->
+      {args, []} = swap(args, Tuple.to_list(tensors), fn _, [tensor | rest] -> {tensor, rest} end)
+      fun |> apply(args) |> to_tuple()
+    end
+
+    opts = Keyword.merge([compiler: Mlx.Compiler, device: :cpu], opts)
+    tensors = tensors |> Enum.reverse() |> List.to_tuple()
+    Nx.Defn.jit_apply(inside, [tensors], opts)
+  end
+
+  # Functions that are compiled give containers, of which a list is none.
+  defp to_tuple(list) when is_list(list), do: List.to_tuple(list)
+  defp to_tuple(other), do: other
+
+  @doc """
+  Asserts that containers have the same tensors, bit for bit but for the kind of NaN.
+  """
+  def assert_identical(got, expected) do
+    got = flatten(to_tuple(got))
+    expected = flatten(to_tuple(expected))
+    assert Enum.map(got, &described/1) == Enum.map(expected, &described/1)
+
+    for {got, expected} <- Enum.zip(got, expected) do
+      assert_array(got)
+      assert bits(got) == bits(expected)
+    end
+
+    :ok
+  end
+
+  defp bits(tensor) do
+    for number <- numbers(tensor), do: if(is_float(number), do: <<number::float>>, else: number)
   end
 
   @doc """

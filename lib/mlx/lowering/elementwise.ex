@@ -19,11 +19,11 @@ defmodule Mlx.Lowering.Elementwise do
   @tests [:is_nan, :is_infinity]
 
   # Both operands in the type of the result.
-  @arithmetic [:add, :subtract, :multiply, :divide, :atan2, :remainder] ++
+  @arithmetic [:add, :subtract, :multiply, :divide, :atan2] ++
                 [:bitwise_and, :bitwise_or, :bitwise_xor]
 
   # Where a wide unsigned and a signed operand meet, no type holds both.
-  @ordered [:min, :max, :quotient]
+  @ordered [:min, :max, :quotient, :remainder]
 
   @comparisons [:equal, :not_equal, :greater, :less, :greater_equal, :less_equal]
 
@@ -133,12 +133,20 @@ defmodule Mlx.Lowering.Elementwise do
     op(:select, operands, out.type, out.shape)
   end
 
-  def lower(:clip, out, [x, low, high]) do
+  def lower(:clip, %{type: {:s, _}} = out, [x, low, high] = operands) do
+    if Enum.any?(operands, &(&1.type == {:u, 64})),
+      do: clip_mixed(out, x, low, high),
+      else: clip(out, x, low, high)
+  end
+
+  def lower(:clip, out, [x, low, high]), do: clip(out, x, low, high)
+
+  def blocks, do: [Nx.Block.LogicalNot, Nx.Block.Phase, Nx.Block.AllClose]
+
+  defp clip(out, x, low, high) do
     raised = op(:max, [cast(x, out.type), cast(low, out.type)], out.type, out.shape)
     op(:min, [raised, cast(high, out.type)], out.type, out.shape)
   end
-
-  def blocks, do: [Nx.Block.LogicalNot, Nx.Block.Phase, Nx.Block.AllClose]
 
   def lower_block(%Nx.Block.LogicalNot{}, out, [x]) do
     op(:logical_not, [x], :bool, out.shape) |> cast(out.type)
@@ -236,12 +244,26 @@ defmodule Mlx.Lowering.Elementwise do
     end
   end
 
+  defp clip_mixed(out, x, low, high) do
+    raised = mixed(:max, out, x, low)
+    bounds_crossed = compare(:greater, low, high, {})
+    above = compare(:greater, x, high, out.shape)
+    above = op(:logical_or, [above, bounds_crossed], :bool, out.shape)
+    op(:select, [above, cast(high, out.type), raised], out.type, out.shape)
+  end
+
   # The result of the true integers, wrapped to the type of the result.
   defp mixed(:quotient, out, a, b) do
     magnitude = op(:quotient, [unsigned(a), unsigned(b)], {:u, 64}, out.shape)
     negated = op(:negate, [magnitude], {:u, 64}, out.shape)
     negative = op(:logical_xor, [negative(a), negative(b)], :bool, out.shape)
     op(:select, [negative, negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
+  end
+
+  defp mixed(:remainder, out, a, b) do
+    magnitude = op(:remainder, [unsigned(a), unsigned(b)], {:u, 64}, out.shape)
+    negated = op(:negate, [magnitude], {:u, 64}, out.shape)
+    op(:select, [negative(a), negated, magnitude], {:u, 64}, out.shape) |> cast(out.type)
   end
 
   defp mixed(name, out, a, b) do

@@ -1,7 +1,10 @@
 //! Values of an instruction that are not arrays: shapes, axes, types, programs.
 
+use std::sync::Arc;
+
 use mlx_rs::Dtype;
 
+use crate::fuse::Fused;
 use crate::program::Program;
 
 /// An attribute as it crosses a boundary, before an op gives it meaning.
@@ -14,6 +17,26 @@ pub enum Attribute {
     Dtype(Dtype),
     Bytes(Vec<u8>),
     Program(Program),
+    /// Made by the engine itself.
+    Fused(Arc<Fused>),
+}
+
+impl Attribute {
+    /// How many results running it gives, if it is a program.
+    pub(crate) fn results(&self) -> Option<usize> {
+        match self {
+            Attribute::Program(program) => Some(program.outputs()),
+            Attribute::Fused(part) => Some(part.program().outputs()),
+            _ => None,
+        }
+    }
+
+    pub fn program(&self) -> Option<&Program> {
+        match self {
+            Attribute::Program(program) => Some(program),
+            _ => None,
+        }
+    }
 }
 
 /// Dimensions of an array; each fits MLX's 32-bit signed sizes.
@@ -99,8 +122,15 @@ impl<'a> FromAttribute<'a> for &'a [u8] {
 impl<'a> FromAttribute<'a> for &'a Program {
     const EXPECTED: &'static str = "a program";
     fn from_attribute(attribute: &'a Attribute) -> Option<Self> {
+        attribute.program()
+    }
+}
+
+impl<'a> FromAttribute<'a> for &'a Fused {
+    const EXPECTED: &'static str = "a fused program";
+    fn from_attribute(attribute: &'a Attribute) -> Option<Self> {
         match attribute {
-            Attribute::Program(program) => Some(program),
+            Attribute::Fused(part) => Some(part),
             _ => None,
         }
     }

@@ -7,11 +7,10 @@ use mlx_rs::{Array, Dtype, Stream};
 use crate::beside;
 use crate::device::Device;
 use crate::error::{Error, Result, Signature};
+use crate::evaluation;
 use crate::ffi;
-use crate::halt;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
-use crate::placement::Placement;
 use crate::program::Program;
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
@@ -40,8 +39,6 @@ pub struct Context {
     in_flight: Vec<Weak<Slot>>,
     /// Wanted by other workers before the job that fills them has run.
     wanted: Vec<Wanted>,
-    has_evaluated: bool,
-    placement: Placement,
 }
 
 impl Context {
@@ -57,8 +54,6 @@ impl Context {
             pending_bytes: 0,
             in_flight: Vec::new(),
             wanted: Vec::new(),
-            has_evaluated: false,
-            placement: Placement::new(),
         }
     }
 
@@ -70,15 +65,23 @@ impl Context {
     pub(crate) fn run(
         &mut self,
         program: &Program,
-        inputs: &[Arc<Slot>],
+        inputs: Vec<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
         let arrays = inputs
             .iter()
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
-        let results = program.run(arrays, &self.stream)?;
+        let results = program.run(arrays, &self.stream).map_err(|error| {
+            if error.is_of_evaluation() {
+                self.poison(error)
+            } else {
+                Arc::new(error)
+            }
+        })?;
         inputs.iter().for_each(|slot| slot.mark_used());
+        // What is evaluated below may reuse the memory of inputs that nobody holds.
+        drop(inputs);
         for (slot, array) in outputs.iter().zip(results) {
             let bytes = array.nbytes();
             self.pending_bytes += bytes;
@@ -138,8 +141,8 @@ impl Context {
         self.in_flight.append(&mut self.pending);
         if !arrays.is_empty() {
             let references: Vec<&Array> = arrays.iter().collect();
-            if let Err(error) = self.evaluate(bytes, || ffi::async_eval(&references)) {
-                self.poison(error.into());
+            if let Err(error) = evaluation::run(bytes, || ffi::async_eval(&references)) {
+                self.poison(error);
             }
         }
         if self.in_flight.len() > MAX_IN_FLIGHT {
@@ -157,7 +160,7 @@ impl Context {
     /// Starts what is pending before the thread sleeps.
     pub(crate) fn rest(&mut self) {
         self.flush();
-        self.placement.free();
+        evaluation::rest();
     }
 
     /// Computes the slots' arrays and waits for them.
@@ -180,8 +183,8 @@ impl Context {
         let array = slot
             .unsettled_array()
             .filter(|array| !ffi::is_available(array));
-        if let Some(Err(error)) = array.map(|array| ffi::async_eval(&[&array])) {
-            self.poison(error.into());
+        if let Some(Err(error)) = array.map(|array| evaluation::async_eval(&[&array])) {
+            self.poison(error);
         }
     }
 
@@ -291,25 +294,13 @@ impl Context {
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
         // A stream computes in order, so what was started before is done as well.
-        match self.evaluate(self.pending_bytes, || ffi::eval(&references)) {
+        match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
             Ok(()) => {
                 self.in_flight.clear();
                 Ok(())
             }
-            Err(error) => Err(self.poison(error.into())),
+            Err(error) => Err(self.poison(error)),
         }
-    }
-
-    /// Lets MLX compute, where that is best for results of so many bytes.
-    fn evaluate<T>(&mut self, bytes: usize, run: impl FnOnce() -> T) -> T {
-        if std::mem::replace(&mut self.has_evaluated, true) {
-            self.placement.choose(bytes);
-            return run();
-        }
-        let value = self.placement.adopt(run);
-        // By now the device's libraries have registered their own handlers.
-        halt::install();
-        value
     }
 
     /// A buffer of its own for the host, so that the device keeps the original.

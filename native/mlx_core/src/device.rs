@@ -27,7 +27,7 @@ impl Device {
 
     /// The device that a stream computes on.
     pub(crate) fn of(stream: &mlx_rs::Stream) -> Device {
-        if ffi::is_gpu(stream) {
+        if ffi::on_gpu(stream) {
             Device::Gpu
         } else {
             Device::Cpu

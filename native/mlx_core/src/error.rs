@@ -132,9 +132,14 @@ pub enum Error {
     #[error("the stream has stopped because the system is halting")]
     Halted,
 
+    #[error("the folder {folder} for compiled kernels could not be made: {message}")]
+    KernelFolder { folder: String, message: String },
+
     // MLX
     #[error("{message}")]
     Mlx { message: String },
+    #[error("{message}")]
+    Evaluation { message: String },
     #[error("the worker met an internal error: {message}")]
     Panic { message: String },
     #[error("{op}({}): {source}", join(operands))]
@@ -169,8 +174,18 @@ impl Error {
             }
             Error::NoDevice { .. } => ErrorKind::Device,
             Error::Memory { .. } => ErrorKind::Memory,
+            Error::KernelFolder { .. } => ErrorKind::Io,
             Error::InOp { source, .. } => source.kind(),
             _ => ErrorKind::Native,
+        }
+    }
+
+    /// Whether MLX failed at computing, of which it tells only once.
+    pub(crate) fn is_of_evaluation(&self) -> bool {
+        match self {
+            Error::Evaluation { .. } => true,
+            Error::InOp { source, .. } => source.is_of_evaluation(),
+            _ => false,
         }
     }
 

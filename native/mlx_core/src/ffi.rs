@@ -1,7 +1,7 @@
 //! The few MLX C functions that mlx-rs does not offer, and MLX's errors as values.
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_void, CStr};
+use std::ffi::{c_char, c_int, c_void, CStr};
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype, Stream};
@@ -95,6 +95,81 @@ impl Drop for Arrays {
     }
 }
 
+/// The arrays of a C vector, which keeps its own.
+pub(crate) fn arrays_of(vector: mlx_sys::mlx_vector_array) -> MlxResult<Vec<Array>> {
+    // Safety: the vector is alive for this call.
+    let size = unsafe { mlx_sys::mlx_vector_array_size(vector) };
+    (0..size)
+        .map(|at| array(|out| unsafe { mlx_sys::mlx_vector_array_get(out, vector, at) }))
+        .collect()
+}
+
+type Function =
+    extern "C" fn(*mut mlx_sys::mlx_vector_array, mlx_sys::mlx_vector_array, *mut c_void) -> c_int;
+
+/// A function from arrays to arrays that MLX holds.
+pub(crate) struct Closure(mlx_sys::mlx_closure);
+
+impl Closure {
+    /// The compiled form of `function`, which is called with a pointer to `payload`. It is
+    /// cached for this thread under the number, which must never be another's.
+    pub(crate) fn compiled<T>(
+        function: Function,
+        payload: Box<T>,
+        id: usize,
+    ) -> MlxResult<Closure> {
+        extern "C" fn free<T>(payload: *mut c_void) {
+            // Safety: made by `Box::into_raw` below, and MLX frees it once.
+            drop(unsafe { Box::from_raw(payload.cast::<T>()) });
+        }
+        let payload = Box::into_raw(payload).cast();
+        // Safety: the closure owns the payload; the compiled one keeps the plain one.
+        unsafe {
+            let plain =
+                mlx_sys::mlx_closure_new_func_payload(Some(function), payload, Some(free::<T>));
+            let plain = Closure(plain);
+            let mut compiled = Closure(mlx_sys::mlx_closure_new());
+            check(mlx_sys::mlx_detail_compile(
+                &mut compiled.0,
+                plain.0,
+                id,
+                false,
+                std::ptr::null(),
+                0,
+            ))?;
+            Ok(compiled)
+        }
+    }
+
+    pub(crate) fn apply(&self, inputs: &[&Array]) -> MlxResult<Vec<Array>> {
+        let inputs = Arrays::new(inputs);
+        let mut outputs = Arrays::new(&[]);
+        // Safety: the closure and both vectors are alive.
+        check(unsafe { mlx_sys::mlx_closure_apply(&mut outputs.0, self.0, inputs.as_ptr()) })?;
+        arrays_of(outputs.as_ptr())
+    }
+}
+
+impl Drop for Closure {
+    fn drop(&mut self) {
+        // Safety: the closure is owned here and freed once.
+        unsafe { mlx_sys::mlx_closure_free(self.0) };
+    }
+}
+
+/// Forgets what this thread compiled under the number.
+pub(crate) fn forget_compiled(id: usize) {
+    // Safety: the handle of this thread's cache is made, used and freed here. A failure
+    // leaves an entry that nobody asks for again.
+    unsafe {
+        let mut cache = mlx_sys::mlx_compile_cache_new();
+        if mlx_sys::mlx_detail_compile_cache(&mut cache) == 0 {
+            mlx_sys::mlx_detail_compile_erase(cache, id);
+        }
+        mlx_sys::mlx_compile_cache_free(cache);
+    }
+}
+
 /// Computes the arrays and waits for them.
 pub(crate) fn eval(arrays: &[&Array]) -> MlxResult<()> {
     let arrays = Arrays::new(arrays);
@@ -143,6 +218,14 @@ pub(crate) fn from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Array {
     unsafe { Array::from_raw_data(bytes.as_ptr().cast(), shape, dtype) }
 }
 
+/// The value of an evaluated scalar.
+pub(crate) fn item_bool(array: &Array) -> MlxResult<bool> {
+    let mut value = false;
+    // Safety: both pointers are valid for the call.
+    check(unsafe { mlx_sys::mlx_array_item_bool(&mut value, array.as_ptr()) })?;
+    Ok(value)
+}
+
 /// Another handle to the same array.
 pub(crate) fn share(array: &Array) -> Array {
     array.clone()
@@ -182,19 +265,6 @@ pub(crate) fn device_available(device: Device) -> bool {
         status
     };
     status == 0 && available
-}
-
-/// Whether the stream is one of a GPU.
-pub(crate) fn is_gpu(stream: &Stream) -> bool {
-    let mut kind = mlx_sys::mlx_device_type__MLX_CPU;
-    // Safety: the stream is alive, and the device handle is made and freed here.
-    unsafe {
-        let mut device = mlx_sys::mlx_device_new();
-        mlx_sys::mlx_stream_get_device(&mut device, stream.as_ptr());
-        mlx_sys::mlx_device_get_type(&mut kind, device);
-        mlx_sys::mlx_device_free(device);
-    }
-    kind == mlx_sys::mlx_device_type__MLX_GPU
 }
 
 /// mlx-rs names this clock of Apple's for its random seeds; elsewhere it stands in.

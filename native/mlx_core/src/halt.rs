@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{pointer, worker};
+use crate::kernels;
+use crate::pointer;
+use crate::worker;
 
 /// Work in flight may take this long to end before the process ends without it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -13,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn stop_workers() -> bool {
     let stopped = worker::stop_all(PATIENCE);
     pointer::unlink_segments();
+    kernels::remove();
     stopped
 }
 

@@ -1,5 +1,7 @@
 //! Flat lists of instructions over numbered registers.
 
+use std::ops::Range;
+
 use mlx_rs::{Array, Stream};
 
 use crate::attribute::Attribute;
@@ -17,16 +19,24 @@ pub struct Instruction {
     pub attributes: Vec<Attribute>,
 }
 
+/// An instruction in a program.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Step {
+    pub instruction: Instruction,
+    /// The registers of its results.
+    pub results: Range<usize>,
+    /// Registers to drop afterwards, so that MLX can reuse their buffers.
+    dead: Vec<usize>,
+}
+
 /// Instructions that have been checked, ready to run any number of times.
 ///
 /// Registers `0..inputs` hold the inputs; results follow in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     inputs: usize,
-    instructions: Vec<Instruction>,
+    steps: Vec<Step>,
     outputs: Vec<usize>,
-    /// Registers to drop after each instruction, so that MLX can reuse their buffers.
-    last_uses: Vec<Vec<usize>>,
     registers: usize,
 }
 
@@ -37,22 +47,37 @@ impl Program {
         outputs: Vec<usize>,
     ) -> Result<Program> {
         let mut registers = inputs;
-        for instruction in &instructions {
+        let mut steps = Vec::with_capacity(instructions.len());
+        for instruction in instructions {
             instruction
                 .row
                 .check(instruction.operands.len(), instruction.attributes.len())?;
             check_registers(&instruction.operands, registers)?;
-            registers += instruction.row.results;
+            let results = registers..registers + instruction.results();
+            registers = results.end;
+            steps.push(Step::new(instruction, results));
         }
         check_registers(&outputs, registers)?;
-        let last_uses = last_uses(&instructions, &outputs, registers);
-        Ok(Program {
+        Ok(Program::of_steps(inputs, steps, outputs, registers))
+    }
+
+    /// From steps that read only what is there before them.
+    pub(crate) fn of_steps(
+        inputs: usize,
+        mut steps: Vec<Step>,
+        outputs: Vec<usize>,
+        registers: usize,
+    ) -> Program {
+        // Everything goes when a single instruction has run.
+        if steps.len() > 1 {
+            mark_dead(&mut steps, &outputs, registers);
+        }
+        Program {
             inputs,
-            instructions,
+            steps,
             outputs,
-            last_uses,
             registers,
-        })
+        }
     }
 
     pub fn inputs(&self) -> usize {
@@ -64,11 +89,33 @@ impl Program {
     }
 
     pub fn instructions(&self) -> usize {
-        self.instructions.len()
+        self.steps.len()
+    }
+
+    pub(crate) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub(crate) fn output_registers(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    pub(crate) fn registers(&self) -> usize {
+        self.registers
     }
 
     /// Builds the graph of the outputs; MLX computes it when it is evaluated.
     pub fn run(&self, inputs: Vec<Array>, stream: &Stream) -> Result<Vec<Array>> {
+        self.run_watched(inputs, stream, &mut |_| {})
+    }
+
+    /// The same, and tells the size in bytes of each result.
+    pub(crate) fn run_watched(
+        &self,
+        inputs: Vec<Array>,
+        stream: &Stream,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Array>> {
         if inputs.len() != self.inputs {
             return Err(Error::InputCount {
                 expected: self.inputs,
@@ -77,9 +124,14 @@ impl Program {
         }
         let mut registers: Vec<Option<Array>> = Vec::with_capacity(self.registers);
         registers.extend(inputs.into_iter().map(Some));
-        for (at, instruction) in self.instructions.iter().enumerate() {
-            instruction.run(&mut registers, stream)?;
-            for &register in self.last_uses.get(at).into_iter().flatten() {
+        registers.resize_with(self.registers, || None);
+        for step in &self.steps {
+            let results = step.instruction.run(&registers, stream)?;
+            for (register, result) in step.results.clone().zip(results) {
+                watch(result.nbytes());
+                registers[register] = Some(result);
+            }
+            for &register in &step.dead {
                 registers[register] = None;
             }
         }
@@ -96,15 +148,40 @@ impl Program {
     }
 }
 
+impl Step {
+    pub(crate) fn new(instruction: Instruction, results: Range<usize>) -> Step {
+        Step {
+            instruction,
+            results,
+            dead: Vec::new(),
+        }
+    }
+}
+
 impl Instruction {
-    fn run(&self, registers: &mut Vec<Option<Array>>, stream: &Stream) -> Result<()> {
+    /// How many registers its results take.
+    pub fn results(&self) -> usize {
+        let of_program = || {
+            let last = self.attributes.iter().rev().find_map(Attribute::results);
+            last.unwrap_or(0)
+        };
+        self.row.results.unwrap_or_else(of_program)
+    }
+
+    /// Whether it runs programs and computes to know how.
+    pub(crate) fn runs_programs(&self) -> bool {
+        self.attributes
+            .iter()
+            .any(|attribute| matches!(attribute, Attribute::Program(_)))
+    }
+
+    fn run(&self, registers: &[Option<Array>], stream: &Stream) -> Result<Vec<Array>> {
         let operands: Vec<&Array> = self
             .operands
             .iter()
             .map(|&register| read(registers, register))
             .collect::<Result<_>>()?;
-        let results = self
-            .row
+        self.row
             .run(&operands, &self.attributes, stream)
             .and_then(|results| {
                 results
@@ -112,9 +189,7 @@ impl Instruction {
                     .try_for_each(|result| memory::check(result.nbytes()))?;
                 Ok(results)
             })
-            .map_err(|error| error.in_op(self.row.name, &operands))?;
-        registers.extend(results.into_iter().map(Some));
-        Ok(())
+            .map_err(|error| error.in_op(self.row.name, &operands))
     }
 }
 
@@ -132,32 +207,21 @@ fn check_registers(reads: &[usize], written: usize) -> Result<()> {
     }
 }
 
-/// For each instruction, the registers nothing reads after it.
-fn last_uses(instructions: &[Instruction], outputs: &[usize], registers: usize) -> Vec<Vec<usize>> {
-    // Everything goes when a single instruction has run.
-    if instructions.len() == 1 {
-        return Vec::new();
-    }
+/// Notes for each step the registers nothing reads after it.
+fn mark_dead(steps: &mut [Step], outputs: &[usize], registers: usize) {
     let mut needed = vec![false; registers];
     outputs.iter().for_each(|&register| needed[register] = true);
-    let mut next = registers;
-    let mut dead: Vec<Vec<usize>> = instructions
-        .iter()
-        .rev()
-        .map(|instruction| {
-            next -= instruction.row.results;
-            let results = next..next + instruction.row.results;
-            let mut dead = Vec::new();
-            for register in results.chain(instruction.operands.iter().copied()) {
-                if !std::mem::replace(&mut needed[register], true) {
-                    dead.push(register);
-                }
+    for step in steps.iter_mut().rev() {
+        for register in step
+            .results
+            .clone()
+            .chain(step.instruction.operands.iter().copied())
+        {
+            if !std::mem::replace(&mut needed[register], true) {
+                step.dead.push(register);
             }
-            dead
-        })
-        .collect();
-    dead.reverse();
-    dead
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,14 +245,16 @@ mod tests {
             instruction("multiply", &[3, 2]),
         ];
         let program = Program::new(2, instructions, vec![4, 1]).unwrap();
-        assert_eq!(program.last_uses, [vec![0], vec![], vec![3, 2]]);
+        let dead: Vec<_> = program.steps.iter().map(|step| &step.dead[..]).collect();
+        assert_eq!(dead, [&[0][..], &[], &[3, 2]]);
     }
 
     #[test]
     fn results_that_nobody_reads_die_at_once() {
         let instructions = vec![instruction("negate", &[0]), instruction("abs", &[0])];
         let program = Program::new(1, instructions, vec![2]).unwrap();
-        assert_eq!(program.last_uses, [vec![1], vec![0]]);
+        let dead: Vec<_> = program.steps.iter().map(|step| &step.dead[..]).collect();
+        assert_eq!(dead, [[1], [0]]);
     }
 
     #[test]

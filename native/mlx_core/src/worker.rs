@@ -1,5 +1,6 @@
 //! One OS thread that owns one MLX stream, and the pool of them.
 
+use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -77,6 +78,24 @@ pub(crate) fn release(worker: &'static Worker) {
     POOL.lock().idle.push(worker);
 }
 
+thread_local! {
+    /// The worker that this thread is.
+    static CURRENT: Cell<Option<&'static Worker>> = const { Cell::new(None) };
+}
+
+/// The worker that this thread is, if it is one.
+pub(crate) fn current() -> Option<&'static Worker> {
+    CURRENT.get()
+}
+
+/// Long work asks this now and then, because the process doesn't wait for it to end.
+pub(crate) fn check_running() -> Result<()> {
+    match current() {
+        Some(worker) if worker.queue.is_stopped() => Err(Error::Halted),
+        _ => Ok(()),
+    }
+}
+
 /// Threads started so far.
 pub fn worker_count() -> usize {
     POOL.lock().threads.len()
@@ -109,8 +128,12 @@ impl Worker {
         &self.queue
     }
 
+    /// Frees an array of this worker, here if this is its thread.
     pub(crate) fn discard(&self, array: Array) {
-        self.queue.discard(array);
+        match current() {
+            Some(worker) if std::ptr::eq(worker, self) => drop(array),
+            _ => self.queue.discard(array),
+        }
     }
 
     /// Runs `call` on the worker after the jobs before it. The caller waits for
@@ -124,6 +147,7 @@ impl Worker {
     }
 
     fn work(&'static self) {
+        CURRENT.set(Some(self));
         let mut context = Context::new(self);
         let stream = context.stream().clone();
         mlx_rs::with_stream(&stream, || self.serve(&mut context));
@@ -160,7 +184,7 @@ impl Worker {
                 inputs,
                 outputs,
             } => {
-                let run = AssertUnwindSafe(|| context.run(&program, &inputs, &outputs));
+                let run = AssertUnwindSafe(|| context.run(&program, inputs, &outputs));
                 if let Err(error) = unwound(catch_unwind(run)) {
                     outputs.iter().for_each(|slot| slot.fail(&error));
                 }

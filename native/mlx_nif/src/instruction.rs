@@ -27,7 +27,7 @@ enum AttributeTerm<'a> {
 /// `{number of inputs, instructions, registers of the outputs}`.
 #[derive(NifTuple)]
 #[rustler(decode)]
-struct ProgramTuple<'a> {
+pub struct ProgramTuple<'a> {
     inputs: usize,
     instructions: Vec<InstructionTuple<'a>>,
     outputs: Vec<usize>,
@@ -119,7 +119,7 @@ struct RowTuple {
     name: Atom,
     operands: Option<usize>,
     attributes: Vec<&'static str>,
-    results: usize,
+    results: Option<usize>,
 }
 
 #[rustler::nif]

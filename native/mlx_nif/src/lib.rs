@@ -5,6 +5,7 @@ mod error;
 mod halt;
 mod instruction;
 mod pointer;
+mod program;
 mod reply;
 mod stream;
 mod tensor;

@@ -1,8 +1,9 @@
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
 use mlx_core::{Error, Instruction, Program, Stream};
 use rustler::types::atom;
-use rustler::{Atom, Encoder, Env, NifTaggedEnum, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, NifTaggedEnum, NifUntaggedEnum, Resource, ResourceArc, Term};
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
@@ -34,7 +35,42 @@ impl<T> From<Result<Option<T>, Error>> for Submitted<T> {
     }
 }
 
-type Tensors = Vec<ResourceArc<Tensor>>;
+pub type Tensors = Vec<ResourceArc<Tensor>>;
+
+/// A stream that Elixir holds.
+pub struct StreamHandle(Stream);
+
+#[rustler::resource_impl]
+impl Resource for StreamHandle {}
+
+// Nothing in it is left half-changed by a panic: only the engine writes, behind its locks.
+impl RefUnwindSafe for StreamHandle {}
+
+/// Where work goes: to the stream that all share on a device, or to one.
+#[derive(NifUntaggedEnum)]
+#[rustler(decode)]
+pub enum Target {
+    Device(DeviceAtom),
+    Stream(ResourceArc<StreamHandle>),
+}
+
+impl Target {
+    pub fn stream(&self) -> Result<Stream, Error> {
+        match self {
+            Target::Device(device) => Stream::of((*device).into()).cloned(),
+            Target::Stream(handle) => Ok(handle.0.clone()),
+        }
+    }
+}
+
+/// Makes a stream of its own on a device.
+#[rustler::nif]
+fn stream_new(device: DeviceAtom) -> Outcome<ResourceArc<StreamHandle>> {
+    let stream = Stream::new(device.into());
+    stream
+        .map(|stream| ResourceArc::new(StreamHandle(stream)))
+        .into()
+}
 
 /// Queues instructions and gives the tensors of the named registers, not computed yet.
 #[rustler::nif]
@@ -81,9 +117,9 @@ fn memory_limit() -> usize {
 
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
 #[rustler::nif]
-fn stream_await_room(env: Env, device: DeviceAtom, tag: Term) -> Outcome<Atom> {
+fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
     let letter = Letter::new(env, tag);
-    let outcome = Stream::of(device.into()).map(|stream| {
+    let outcome = target.stream().map(|stream| {
         if stream.when_room(move || letter.send(|env| room().encode(env))) {
             room()
         } else {

@@ -37,7 +37,7 @@ impl Tensor {
         slot.clone().ok_or(Error::Deallocated)
     }
 
-    fn take(&self) -> Option<Arc<Slot>> {
+    pub fn take(&self) -> Option<Arc<Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

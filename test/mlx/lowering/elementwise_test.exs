@@ -99,6 +99,14 @@ defmodule Mlx.Lowering.ElementwiseTest do
       check(:pow, "of #{a} and #{b}", [sample(a), tensor([[0], [1], [3]], b)])
     end
 
+    large = tensor([2 ** 64 - 1, 2 ** 63 + 3, 5], :u64)
+    signed = tensor([7, -7, -3, -(2 ** 63), 2 ** 63 - 1], :s64)
+
+    for op <- [:quotient, :remainder] do
+      check(op, "of larger u64 and s64", crossed(large, signed))
+      check(op, "of s64 and larger u64", crossed(signed, large))
+    end
+
     for {a, b} <- real_pairs() -- integer_pairs() do
       check(:pow, "of #{a} and #{b}", [positive(a), small(b, {2, 3})], scale: 1.0)
     end
@@ -190,6 +198,19 @@ defmodule Mlx.Lowering.ElementwiseTest do
     end
 
     check(:clip, "to bounds of other types", [sample(:s8), tensor(-2, :s32), tensor(3, :s64)])
+
+    for {low, high} <- [
+          {{0, :s32}, {10, :u8}},
+          {{-1, :s8}, {2 ** 63, :u64}},
+          {{9, :s64}, {3, :u64}}
+        ] do
+      bounds = for {number, type} <- [low, high], do: tensor(number, type)
+      args = [tensor([2 ** 64 - 1, 2 ** 63, 5, 0], :u64) | bounds]
+      check(:clip, "of u64 from #{inspect(low)} to #{inspect(high)}", args)
+    end
+
+    args = [tensor([-5, 2 ** 62], :s64), tensor(0, :u8), tensor(2 ** 63 + 1, :u64)]
+    check(:clip, "of s64 to u64", args)
     check(:clip, "of infinities", [tensor([:infinity, :neg_infinity], :f32), -1.0, 1.0])
   end
 

@@ -256,7 +256,8 @@ defmodule Mlx.Lowering.ReductionTest do
     end
 
     fun = fn x, limit -> Nx.reduce(x, 0, [axes: [0]], &Nx.min(Nx.add(&1, &2), limit)) end
-    assert_same(fun, [sample(:s32, {3, 4}), limit])
+    # Inside definitions Nx refuses to see a tensor from outside the function.
+    assert_same(fun, [sample(:s32, {3, 4}), limit], compiled: false)
 
     # Nx.BinaryBackend can't negate elements of tensors that have axes.
     negated = Nx.reduce(mlx(sample(:s32, {5})), 0, &Nx.add(&2, Nx.logical_not(&1)))
@@ -309,7 +310,7 @@ defmodule Mlx.Lowering.ReductionTest do
   test "reduce inside a definition" do
     for {type, initial} <- [u8: 0, s32: 3, f32: 0] do
       fun = &Nx.reduce(&1, initial, [axes: [1]], fn x, acc -> weighted(x, acc) end)
-      assert_same(Nx.Defn.jit(fun, compiler: Nx.Defn.Evaluator), [small(type)])
+      assert_same(Nx.Defn.jit(fun, on_conflict: :reuse), [small(type)])
     end
   end
 

@@ -1,10 +1,12 @@
 //! The table of ops: one row is a name, its operands, its attributes and what it does.
 
+mod control;
 mod convolution;
 mod creation;
 mod elementwise;
 mod fft;
 mod functions;
+mod fused;
 mod indexing;
 mod linalg;
 mod narrow;
@@ -33,7 +35,8 @@ pub struct Row {
     /// `None` for an op that takes any number of arrays.
     pub operands: Option<usize>,
     pub attributes: &'static [&'static str],
-    pub results: usize,
+    /// `None` for an op with as many results as its last program.
+    pub results: Option<usize>,
     run: Run,
 }
 
@@ -81,6 +84,7 @@ impl fmt::Debug for Row {
 /// Every row, family by family.
 pub fn table() -> impl Iterator<Item = &'static Row> {
     [
+        control::ROWS,
         convolution::ROWS,
         creation::ROWS,
         elementwise::ROWS,
@@ -104,6 +108,11 @@ pub fn row(name: &str) -> Result<&'static Row> {
     BY_NAME.get(name).copied().ok_or_else(|| Error::UnknownOp {
         name: name.to_owned(),
     })
+}
+
+/// The row of parts that MLX compiles, which is no one else's to name.
+pub(crate) fn fused_row() -> &'static Row {
+    &fused::ROWS[0]
 }
 
 fn attribute<'a, T: FromAttribute<'a>>(
@@ -133,11 +142,12 @@ fn number(value: i64, dtype: Dtype) -> Result<Array> {
 ///
 /// `[xs]` in the place of `(x, y)` takes any number of operands. mlx-rs's functions
 /// use the worker's stream by themselves; `|s|` names it for the C functions. `-> 2`
-/// before the arrow says that the body gives an array of two arrays.
+/// before the arrow says that the body gives an array of two arrays, `-> *` that it gives
+/// a vector of as many as a program does.
 macro_rules! ops {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? $(-> $results:literal)? => $body:expr;
+        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? $(-> $results:tt)? => $body:expr;
     )*) => {
         pub(super) const ROWS: &[$crate::ops::Row] = &[$($crate::ops::Row {
             name: stringify!($name),
@@ -181,13 +191,16 @@ macro_rules! bind {
     };
 }
 
-/// The number of results; one if none is given.
+/// The number of results, where it is the same for all; one if none is given.
 macro_rules! results {
     () => {
-        1
+        Some(1)
+    };
+    (*) => {
+        None
     };
     ($results:literal) => {
-        $results
+        Some($results)
     };
 }
 
@@ -195,6 +208,9 @@ macro_rules! results {
 macro_rules! collect {
     (, $array:expr) => {
         vec![$array]
+    };
+    (*, $arrays:expr) => {
+        $arrays
     };
     ($results:literal, $arrays:expr) => {{
         let arrays: [mlx_rs::Array; $results] = $arrays;

@@ -13,7 +13,8 @@ use super::slicing::Part;
 use super::{number, ops};
 use crate::attribute::Shape;
 use crate::error::{Error, Result};
-use crate::ffi::{self, c_op, on_gpu};
+use crate::evaluation;
+use crate::ffi::{c_op, on_gpu};
 use crate::program::Program;
 
 ops! {
@@ -212,7 +213,7 @@ fn fold(arrays: &[&Array], windows: &Windows, step: &Program, s: &Stream) -> Res
         inputs.extend(captured.iter().map(|&array| array.clone()));
         folded = step.run_for_one(inputs, s)?;
         if position % STEPS_BUILT == STEPS_BUILT - 1 {
-            ffi::async_eval(&[&folded])?;
+            evaluation::async_eval(&[&folded])?;
         }
     }
     Ok(broadcast_to(&folded, &counts)?)

@@ -163,7 +163,7 @@ impl Case {
         }
         let first = inputs.len() + instructions.len();
         let instruction = common::instruction(self.op, &operands, attributes);
-        let results = (first..first + instruction.row.results).collect();
+        let results = (first..first + instruction.results()).collect();
         instructions.push(instruction);
         let program = Program::new(inputs.len(), instructions, results).unwrap();
         let outputs = stream.run(Arc::new(program), inputs.clone()).unwrap();

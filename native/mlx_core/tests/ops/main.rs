@@ -23,6 +23,7 @@ mod case;
 mod cast;
 mod comparison;
 mod complex;
+mod control;
 mod convolution;
 mod creation;
 mod cumulative;
@@ -54,6 +55,7 @@ fn all_cases() -> Vec<Case> {
         cast::cases(),
         comparison::cases(),
         complex::cases(),
+        control::cases(),
         convolution::cases(),
         creation::cases(),
         cumulative::cases(),

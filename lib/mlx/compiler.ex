@@ -1,0 +1,190 @@
+defmodule Mlx.Compiler do
+  @moduledoc """
+  The `Nx.Defn.Compiler` that turns a function into one program for MLX.
+
+      Nx.Defn.jit(&fun/1, compiler: Mlx.Compiler)
+
+  or for all functions of the current process, or of all processes:
+
+      Nx.Defn.default_options(compiler: Mlx.Compiler)
+      Nx.Defn.global_default_options(compiler: Mlx.Compiler)
+
+  A function is walked once, and its program is kept. A call then costs one trip to the
+  device's worker, however many operations there are, and returns at once: results are
+  computed behind the caller's back until one is read, as with `Mlx.Backend`. The results
+  are the same as without the compiler, bit for bit.
+
+  ## Options
+
+    * `:device` - `:cpu` or `:gpu`, `Mlx.Device.default/0` by default. Arguments that are
+      elsewhere are copied.
+
+    * `:stream` - a `Mlx.Stream` to run in, instead of the one that all share on a device.
+
+    * `:fuse` - let MLX compile chains of element-wise operations to single kernels. Results
+      may differ in rounding. It pays where many small operations follow each other; the
+      first call takes longer by as much as a second. On a CPU it needs the C++ compiler
+      `g++` at run time; without one the program runs unfused, and a warning is logged once.
+      `false` by default.
+
+    * `:fallback` - what to do about an expression that can't be compiled: `:raise`, the
+      default, raises `Mlx.Error`; `:evaluator` runs the function with
+      `Nx.Defn.Evaluator`, and emits the event `[:mlx, :fallback]`.
+
+    * `:cache` - whether to keep the program for the next call with the same function,
+      options, and types and shapes of arguments. `true` by default. `Nx.Defn.compile/3`
+      keeps the program in the function that it returns as well.
+
+    * `:hooks` - functions in place of those of named `Nx.Defn.Kernel.io_call/3`.
+
+    * `:debug_options` - a list of `print: true`, to print a program when it is compiled, and
+      `dispatch: :sync`, to wait for the results of each call and so raise failures there.
+
+    * `:max_concurrency` - in how many streams a `Nx.Serving` with `partitions: true` runs.
+      `1` by default.
+
+    * `:garbage_collect` - whether to collect the garbage of the calling process after each
+      call. `false` by default.
+
+  ## Control flow
+
+  `cond` waits for its predicate and runs one branch. `while` runs on the device's worker;
+  one that counts, as loops over a range do, never waits for a condition.
+
+  `Nx.Defn.Kernel.io_call/2`, `Nx.Defn.Kernel.print_value/2` and `Nx.runtime_call/4` divide
+  a program: their functions run in the process that calls the compiled function, with the
+  values computed up to there, and may use Nx themselves. Branches and loops that contain
+  one are driven by that process, which then waits for each predicate.
+
+  ## Seeing what runs
+
+      iex> Mlx.Compiler.program(fn x -> Nx.add(Nx.exp(x), x) end, [Nx.template({3}, :f32)])
+      #Mlx.Compiler.Plan<
+        [v1] = run [v0]
+          r1 = exp(r0)
+          r2 = add(r1, r0)
+          => r2
+      >
+
+  """
+
+  @behaviour Nx.Defn.Compiler
+
+  alias Mlx.Compiler.{Cache, Executable, Fuse, Options, Plan}
+  alias Nx.Defn.Composite
+
+  @impl true
+  def __to_backend__(opts) do
+    {Mlx.Backend, [device: Options.new!(opts).device]}
+  end
+
+  @impl true
+  def __partitions_options__(opts) do
+    %Options{device: device, max_concurrency: count} = Options.new!(opts)
+
+    if count == 1,
+      do: [opts],
+      else: for(_ <- 1..count, do: Keyword.put(opts, :stream, Mlx.Stream.new(device)))
+  end
+
+  @impl true
+  def __jit__(key, vars, fun, args_list, opts) do
+    run(compile(key, vars, fun, opts), args_list)
+  end
+
+  @impl true
+  def __compile__(key, vars, fun, opts) do
+    compiled = compile(key, vars, fun, opts)
+    &run(compiled, &1)
+  end
+
+  defp run({{:evaluator, evaluator}, _options}, args_list), do: evaluator.(args_list)
+
+  defp run({%Executable{} = executable, options}, args_list) do
+    results = for args <- args_list, do: Executable.run(executable, args, options)
+    if options.debug_options.dispatch == :sync, do: results |> List.to_tuple() |> Mlx.eval()
+    if options.garbage_collect, do: :erlang.garbage_collect()
+    results
+  end
+
+  defp compile(key, vars, fun, opts) do
+    options = opts |> Options.new!() |> Fuse.prepare()
+    compile = fn -> compile_anew(key, vars, fun, options) end
+
+    executable =
+      if options.cache, do: Cache.fetch(cache_key(key, vars, options), compile), else: compile.()
+
+    {executable, options}
+  end
+
+  defp compile_anew(key, vars, fun, options) do
+    executable = Mlx.Telemetry.compile(key, fn -> Executable.compile(fun, vars, options) end)
+    if options.debug_options.print, do: IO.inspect(executable.plan)
+    executable
+  rescue
+    error in Mlx.Error ->
+      if options.fallback == :raise, do: reraise(error, __STACKTRACE__)
+      Mlx.Telemetry.fallback(key, error)
+      {:evaluator, Nx.Defn.Evaluator.__compile__(key, vars, fun, hooks: options.hooks)}
+  end
+
+  # Functions are equal if they are of one version of one module and have captured the
+  # same; those captured by name are of whatever version there is.
+  defp cache_key(key, vars, options) do
+    signature =
+      Enum.map(vars, fn var ->
+        Composite.traverse(var, &{&1.type, &1.shape, &1.names, &1.vectorized_axes, &1.donatable?})
+      end)
+
+    {key, version(key), signature, options.device, options.fuse, options.fallback, options.hooks}
+  end
+
+  defp version(fun) do
+    case Function.info(fun, :type) do
+      {:type, :external} ->
+        {:module, module} = Function.info(fun, :module)
+        module.module_info(:md5)
+
+      {:type, :local} ->
+        nil
+    end
+  end
+
+  @doc """
+  How many programs are kept, and how many may be before those go that have not run for the
+  longest time.
+
+  ## Examples
+
+      iex> %{entries: _, limit: limit} = Mlx.Compiler.cache_info()
+      iex> limit
+      1024
+
+  """
+  @spec cache_info() :: %{entries: non_neg_integer, limit: pos_integer}
+  def cache_info, do: Cache.info()
+
+  @doc """
+  Forgets all programs. Those that `Nx.Defn.compile/3` has returned stay.
+
+  ## Examples
+
+      iex> Mlx.Compiler.clear_cache()
+      :ok
+
+  """
+  @spec clear_cache() :: :ok
+  def clear_cache, do: Cache.clear()
+
+  @doc """
+  The program of a function for such arguments, to look at.
+
+  Takes the options of this module. Arguments may be tensors or templates.
+  """
+  @spec program(fun, [Nx.Container.t() | Nx.Tensor.t()], keyword) :: Plan.t()
+  def program(fun, args, opts \\ []) do
+    {fun, vars, _templates, _flatten} = Nx.Defn.Compiler.to_lazy_params(fun, args)
+    opts = Keyword.put(opts, :compiler, Executable)
+    Nx.Defn.Compiler.__compile__(fun, vars, opts).plan
+  end
+end

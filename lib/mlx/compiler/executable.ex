@@ -1,0 +1,78 @@
+defmodule Mlx.Compiler.Executable do
+  @moduledoc false
+
+  # A compiled function: the plan, and what its results look like.
+
+  alias Mlx.{Dispatch, Downcast, Graph}
+  alias Mlx.Compiler.{Expression, Fuse, Options, Plan}
+  alias Nx.Defn.Composite
+  alias Nx.Tensor, as: T
+
+  @enforce_keys [:plan, :parameters, :donated, :output]
+  defstruct [:plan, :parameters, :donated, :output]
+
+  @doc """
+  What `Nx.Defn.Compiler` calls to have the executable itself.
+  """
+  def __compile__(_key, vars, fun, opts) do
+    compile(fun, vars, opts |> Options.new!() |> Fuse.prepare())
+  end
+
+  @doc """
+  Compiles what `fun` makes of `vars`.
+  """
+  def compile(fun, vars, %Options{} = options) do
+    {exprs, output} =
+      vars
+      |> fun.()
+      |> Composite.traverse([], &{Nx.to_template(&1), [Nx.devectorize(&1) | &2]})
+      |> then(fn {output, exprs} -> {Enum.reverse(exprs), output} end)
+
+    parameters = Composite.flatten_list(vars)
+    {scope, tensors} = Expression.lower(exprs, options.device, options.hooks)
+    settings = %{tensors: tensors, device: options.device, fuse: options.fuse}
+
+    %__MODULE__{
+      plan: Plan.build(scope, inputs(parameters, options.device), settings),
+      parameters: length(parameters),
+      donated: for({%T{donatable?: true}, at} <- Enum.with_index(parameters), do: at),
+      output: output
+    }
+  end
+
+  defp inputs(parameters, device) do
+    for {%T{} = parameter, at} <- Enum.with_index(parameters) do
+      type = Downcast.stored(parameter.type, device)
+      Graph.input({:input, at}, type, Mlx.Backend.whole_shape(parameter))
+    end
+  end
+
+  @doc """
+  Runs it with functions that give the arguments.
+  """
+  def run(%__MODULE__{plan: plan} = executable, args, %Options{device: device} = options) do
+    values = args |> values(plan.inputs, 0, device) |> List.to_tuple()
+    refs = Plan.run(plan, values, Options.target(options), executable.donated)
+
+    {output, []} =
+      Composite.traverse(executable.output, refs, fn template, [ref | refs] ->
+        {Dispatch.wrap(template, ref, device), refs}
+      end)
+
+    output
+  end
+
+  # Arguments that nothing depends on are not even made.
+  defp values([arg | args], [at | used], at, device),
+    do: [value(arg.(), device) | values(args, used, at + 1, device)]
+
+  defp values([_ | args], used, at, device), do: [nil | values(args, used, at + 1, device)]
+  defp values([], [], _at, _device), do: []
+
+  defp value(%T{data: %Nx.Defn.Expr{}} = tensor, _device) do
+    raise ArgumentError,
+          "cannot pass a tensor expression as argument to defn, got: #{inspect(tensor)}"
+  end
+
+  defp value(%T{} = tensor, device), do: Dispatch.ref(tensor, device)
+end

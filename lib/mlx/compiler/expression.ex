@@ -1,0 +1,456 @@
+defmodule Mlx.Compiler.Expression do
+  @moduledoc false
+
+  # Walks an expression of Nx's once and lowers it. What runs on the device becomes
+  # nodes of `Mlx.Graph`; what calls a function of the host becomes a step, and so does
+  # a branch or a loop that contains one.
+  #
+  # A scope is the root, a branch of a `cond`, or the condition or body of a `while`. An
+  # expression that two branches share belongs to the scope around them, and is computed
+  # once at most: MLX computes only what is used.
+
+  alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
+  alias Mlx.Compiler.Loop
+  alias Mlx.Lowering.{Control, Creation, Narrow, Shape}
+  alias Nx.Defn.{Composite, Expr, Tree}
+  alias Nx.Tensor, as: T
+  require Debug
+
+  defmodule Scope do
+    @moduledoc false
+
+    # What a scope makes of its inputs, with its steps in order. `inputs` are the nodes
+    # it doesn't make itself.
+    defstruct inputs: [], outputs: [], steps: []
+  end
+
+  defmodule Step do
+    @moduledoc false
+
+    # What the host does: `{:call, data, fun}`, where the function takes tensors like the
+    # expressions of `data` and gives a list of tensors; `{:cond, [on_true, on_false]}`,
+    # with a predicate before the other operands; or `{:while, [condition, body]}`.
+    @enforce_keys [:action, :operands, :results]
+    defstruct [:action, :operands, :results]
+  end
+
+  # `tensors` are those that the expression captured, and their nodes by identity.
+  defstruct [:device, :hooks, scopes: [], tensors: %{}, values: 0, fold?: false]
+
+  @doc """
+  The scope that computes `outputs`, a flat list of expressions, and the tensors that
+  it captured, by their nodes' keys.
+  """
+  def lower(outputs, device, hooks) do
+    state = %__MODULE__{device: device, hooks: hooks}
+    {scope, state} = enter(state, outputs, nil, &nodes(outputs, &1))
+    {scope, Map.new(state.tensors, fn {tensor, node} -> {Graph.key(node), tensor} end)}
+  end
+
+  @doc """
+  Whether the value of a node is known when an expression is compiled.
+  """
+  def known?(%Graph{id: {:tensor, _}}), do: true
+  def known?(node), do: Graph.constant?(node)
+
+  ## Scopes
+
+  # Runs `fun` in a scope inside the current ones, and gives what it made. Without
+  # parameters of its own it has those of the scope around it.
+  defp enter(state, exprs, params, fun) do
+    {outputs, state} = fun.(push(state, exprs, params))
+    [%{steps: steps} | around] = state.scopes
+    scope = %Scope{outputs: outputs, steps: Enum.reverse(steps)}
+    scope = %{scope | inputs: free(scope, params || [], around)}
+    {scope, %{state | scopes: around}}
+  end
+
+  # The same for one that sees nothing of those around it.
+  defp enter_closed(%{scopes: around} = state, exprs, params, fun) do
+    {scope, state} = enter(%{state | scopes: []}, exprs, params, fun)
+    {scope, %{state | scopes: around}}
+  end
+
+  defp push(%{scopes: around} = state, exprs, params) do
+    ids = Tree.scope_ids(List.to_tuple(exprs), ids(around))
+    own = Map.new(params || [], &{&1.id, true})
+    params = if params, do: List.to_tuple(params), else: params(around)
+    scope = %{ids: ids, params: params, nodes: %{}, own: own, steps: []}
+    %{state | scopes: [scope | around]}
+  end
+
+  defp params([scope | _]), do: scope.params
+  defp params([]), do: nil
+
+  defp ids([scope | _]), do: scope.ids
+  defp ids([]), do: %{}
+
+  # The nodes from outside that a scope uses, its parameters not among them.
+  defp free(%Scope{outputs: outputs, steps: steps}, params, around) do
+    made = Enum.flat_map(steps, & &1.results)
+    seen = Map.new(params ++ made, &{Graph.key(&1), true})
+    roots = outputs ++ Enum.flat_map(steps, & &1.operands)
+    {found, _seen} = Enum.reduce(roots, {[], seen}, &free(&1, &2, around))
+    Enum.reverse(found)
+  end
+
+  defp free(node, {found, seen}, around) do
+    key = Graph.key(node)
+
+    cond do
+      Map.has_key?(seen, key) -> {found, seen}
+      outside?(node, around) -> {[node | found], Map.put(seen, key, true)}
+      true -> Enum.reduce(node.operands, {found, Map.put(seen, key, true)}, &free(&1, &2, around))
+    end
+  end
+
+  defp outside?(%Graph{id: id} = node, around) do
+    Graph.input?(node) or Graph.constant?(node) or Enum.any?(around, &is_map_key(&1.own, id))
+  end
+
+  ## Nodes
+
+  defp nodes(exprs, state) do
+    {nodes, state} = Enum.map_reduce(exprs, state, &node/2)
+    {flatten(nodes), state}
+  end
+
+  # A node, or a tuple of nodes for an expression of several tensors.
+  defp node(%T{data: %Expr{op: :metadata, args: [expr, _metadata]}}, state) do
+    {nodes, state} = expr |> leaves() |> nodes(state)
+    {if(is_tuple(expr), do: List.to_tuple(nodes), else: hd(nodes)), state}
+  end
+
+  defp node(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
+    case scope.nodes do
+      %{^id => node} -> {node, state}
+      %{} -> node_of(expr, state)
+    end
+  end
+
+  # The expression belongs to the outermost scope that knows it.
+  defp node_of(%T{data: %Expr{id: id}} = expr, %{scopes: scopes} = state) do
+    {inner, outer} = Enum.split(scopes, owner(scopes, id))
+
+    case outer do
+      [%{nodes: %{^id => node}} | _] ->
+        {node, state}
+
+      _ ->
+        {node, state} = lower(expr, %{state | scopes: outer})
+        [scope | around] = state.scopes
+        own = node |> flatten() |> Enum.reduce(scope.own, &Map.put(&2, &1.id, true))
+        scope = %{scope | nodes: Map.put(scope.nodes, id, node), own: own}
+        {node, %{state | scopes: inner ++ [scope | around]}}
+    end
+  end
+
+  defp owner(scopes, id) do
+    scopes
+    |> Enum.with_index()
+    |> Enum.reduce(0, fn {scope, at}, owner ->
+      if is_map_key(scope.ids, id), do: at, else: owner
+    end)
+  end
+
+  defp lower(%T{data: %Expr{op: op, args: args}} = expr, state) do
+    unless match?({:tuple, _}, expr.type), do: Dispatch.check_type!(expr.type, state.device)
+    if state.fold?, do: Function.check!(op, expr)
+    {lowered, state} = lower(op, args, expr, state)
+    {lowered, check(op, args, lowered, state)}
+  end
+
+  defp lower(:parameter, [at], expr, %{scopes: [%{params: nil} | _]} = state),
+    do: {input({:input, at}, expr, state), state}
+
+  defp lower(:parameter, [at], _expr, %{scopes: [%{params: params} | _]} = state),
+    do: {elem(params, at), state}
+
+  defp lower(:tensor, [tensor], expr, state) do
+    case state.tensors do
+      %{^tensor => node} ->
+        {node, state}
+
+      tensors ->
+        node = input({:tensor, map_size(tensors)}, expr, state)
+        {node, %{state | tensors: Map.put(tensors, tensor, node)}}
+    end
+  end
+
+  defp lower(:elem, [tuple, at], _expr, state) do
+    {nodes, state} = node(tuple, state)
+    {elem(nodes, at), state}
+  end
+
+  defp lower(:cond, [clauses, last], expr, state) do
+    {nodes, state} = branches(clauses, last, state)
+    {like(expr, nodes), state}
+  end
+
+  defp lower(:while, [initial, _arg, condition, body], expr, state) do
+    {nodes, state} = initial |> leaves() |> nodes(state)
+    {nodes, state} = loop(nodes, initial, condition, body, state)
+    {like(expr, nodes), state}
+  end
+
+  defp lower(:block, [struct, args, default, _fun], expr, state) do
+    {tensors, options} = Enum.split_while(args, &is_struct(&1, T))
+    {nodes, state} = nodes(tensors, state)
+    out = if is_tuple(default), do: default, else: expr
+
+    case Lowering.lower_block(struct, Downcast.out(out, state.device), nodes ++ options) do
+      nil -> inline(default, nodes, state)
+      lowered -> {lowered, state}
+    end
+  end
+
+  defp lower(op, [x, initial | rest], expr, state) when op in [:reduce, :window_reduce] do
+    {options, [fun]} = Enum.split(rest, -1)
+    {[x, initial], state} = nodes([x, initial], state)
+    {function, state} = fold(fun, expr.type, state)
+    args = [Shape.cast(x, function.type), initial, function.captured, function | options]
+    {lowered(op, expr, args, state), state}
+  end
+
+  defp lower(:io_call, [data, callback, _template, _ref], expr, state) do
+    exprs = leaves(data)
+    {nodes, state} = nodes(exprs, state)
+
+    state =
+      case callback(callback, state.hooks) do
+        nil -> state
+        fun -> step(state, {:call, data, effect(fun)}, nodes, [])
+      end
+
+    {like(expr, nodes), state}
+  end
+
+  defp lower(:runtime_call, [data, fun, template, options], expr, state) do
+    {nodes, state} = data |> leaves() |> nodes(state)
+    {results, state} = template |> leaves() |> Enum.map_reduce(state, &value/2)
+    call = {:call, data, &answer(fun.(&1, options), template)}
+    {like(expr, results), step(state, call, nodes, results)}
+  end
+
+  # Starts that are all numbers are moved inside now.
+  defp lower(op, [x, starts | rest], expr, state) when op in [:slice, :put_slice] do
+    numbers = Enum.map(starts, &number/1)
+    starts = if Enum.all?(numbers, &is_integer/1), do: numbers, else: starts
+    {args, state} = Enum.map_reduce([x, starts | rest], state, &argument/2)
+    {lowered(op, expr, args, state), state}
+  end
+
+  defp lower(:bitcast, [x], expr, state) do
+    {node, state} = node(x, state)
+    {Narrow.bitcast(node, x.type, expr.type, Downcast.stored(expr.type, state.device)), state}
+  end
+
+  defp lower(op, args, expr, state) do
+    if op not in Lowering.ops() do
+      raise Mlx.Error,
+        kind: :unsupported,
+        op: Atom.to_string(op),
+        message: "the expression #{op} can't be compiled"
+    end
+
+    {args, state} = Enum.map_reduce(args, state, &argument/2)
+    {lowered(op, expr, args, state), state}
+  end
+
+  defp lowered(op, expr, args, state),
+    do: Lowering.lower(op, Downcast.out(expr, state.device), args)
+
+  defp argument(%T{} = expr, state), do: node(expr, state)
+  defp argument([_ | _] = list, state), do: Enum.map_reduce(list, state, &argument/2)
+  defp argument(other, state), do: {other, state}
+
+  defp number(%T{shape: {}, data: %Expr{op: :constant, args: [number]}}), do: number
+  defp number(other), do: other
+
+  # The default of a block, whose parameters are the block's operands.
+  defp inline(default, params, %{scopes: around} = state) do
+    exprs = leaves(default)
+    inner = push(%{state | scopes: []}, exprs, params)
+    {nodes, inner} = nodes(exprs, inner)
+    [%{steps: steps}] = inner.scopes
+    [scope | rest] = around
+    state = %{inner | scopes: [%{scope | steps: steps ++ scope.steps} | rest]}
+    {if(is_tuple(default), do: List.to_tuple(nodes), else: hd(nodes)), state}
+  end
+
+  ## Checks
+
+  @settings Debug.settings()
+
+  # Steps that look at what is computed and raise.
+  if @settings == [] do
+    defp check(_op, _args, _lowered, state), do: state
+  else
+    @lowered Lowering.ops()
+
+    defp check(:block, [struct, args | _], lowered, state),
+      do: checks(struct, args, lowered, state)
+
+    defp check(op, args, lowered, %{fold?: false} = state) when op in @lowered,
+      do: checks(op, args, lowered, state)
+
+    defp check(_op, _args, _lowered, state), do: state
+
+    defp checks(op, args, lowered, state) do
+      operands = for %T{} = expr <- List.flatten(args), not function?(expr), do: expr
+      {args, state} = Enum.map_reduce(args, state, &operand/2)
+
+      @settings
+      |> Debug.checks(op, args, flatten(lowered))
+      |> Enum.reduce(state, fn {nodes, tell}, state ->
+        data = for node <- nodes, do: Nx.template(node.shape, node.type)
+        step(state, {:call, List.to_tuple(data), &judge(&1, tell, op, operands)}, nodes, [])
+      end)
+    end
+
+    defp operand(expr, state),
+      do: if(function?(expr), do: {expr, state}, else: argument(expr, state))
+
+    defp function?(expr), do: match?(%T{data: %Expr{op: :fun}}, expr)
+
+    defp judge(values, tell, op, operands) do
+      message = values |> Tuple.to_list() |> Enum.map(&Nx.to_binary/1) |> tell.()
+      if message, do: raise(Debug.error(op, operands, message))
+      []
+    end
+  end
+
+  ## Branches
+
+  defp branches([{predicate, body} | clauses], last, state) do
+    {predicate, state} = node(predicate, state)
+    {on_true, state} = branch(body, [], last, state)
+
+    {on_false, state} =
+      case clauses do
+        [] -> branch(last, [], last, state)
+        [{next, _} | _] -> branch(next, clauses, last, state)
+      end
+
+    captured = captured([on_true, on_false])
+
+    if on_true.steps == [] and on_false.steps == [] do
+      programs = for scope <- [on_true, on_false], do: Graph.program(scope.outputs, captured)
+      signatures = Enum.map(on_true.outputs, &{&1.type, &1.shape})
+      {Control.cond(predicate, programs, captured, signatures), state}
+    else
+      captured = Enum.reject(captured, &known?/1)
+      scopes = for scope <- [on_true, on_false], do: %{scope | inputs: captured}
+      {results, state} = Enum.map_reduce(on_true.outputs, state, &value/2)
+      {results, step(state, {:cond, scopes}, [truth(predicate) | captured], results)}
+    end
+  end
+
+  # One branch, or the clauses that are tried next, of which only the predicate is sure
+  # to be needed.
+  defp branch(expr, [], _last, state) do
+    exprs = leaves(expr)
+    enter(state, exprs, nil, &nodes(exprs, &1))
+  end
+
+  defp branch(predicate, clauses, last, state) do
+    enter(state, [predicate], nil, &branches(clauses, last, &1))
+  end
+
+  ## Loops
+
+  defp loop(state_nodes, initial, condition, body, state) do
+    params = for node <- state_nodes, do: Graph.input(make_ref(), node.type, node.shape)
+    {goes_on, state} = closed([condition], params, state)
+    {next, state} = body |> leaves() |> closed(params, state)
+    fixed = captured([goes_on, next])
+
+    cond do
+      goes_on.steps != [] or next.steps != [] ->
+        # What a closed scope captures is known.
+        goes_on = %{goes_on | outputs: Enum.map(goes_on.outputs, &truth/1)}
+        scopes = for scope <- [goes_on, next], do: %{scope | inputs: params}
+        {results, state} = Enum.map_reduce(state_nodes, state, &value/2)
+        {results, step(state, {:while, scopes}, state_nodes, results)}
+
+      counted = Loop.count(leaves(initial), condition, leaves(body)) ->
+        {Loop.repeat(counted, state_nodes, params, next), state}
+
+      true ->
+        programs = for scope <- [goes_on, next], do: Graph.program(scope.outputs, params ++ fixed)
+        {Control.while(state_nodes, programs, fixed), state}
+    end
+  end
+
+  # A predicate as a byte that is 0 or 1.
+  defp truth(%Graph{type: type} = node) do
+    Lowering.lower(:not_equal, %{type: {:u, 8}, shape: {}}, [node, Creation.full(0, type)])
+  end
+
+  # What scopes that run with the same operands take from outside.
+  defp captured(scopes) do
+    scopes |> Enum.flat_map(& &1.inputs) |> Enum.uniq_by(&Graph.key/1)
+  end
+
+  defp closed(exprs, params, state) do
+    enter_closed(state, exprs, params, &nodes(exprs, &1))
+  end
+
+  # The function of a reduction as one that runs on whole slices.
+  defp fold(%T{data: %Expr{op: :fun, args: [_args, expr, _mfa]}}, type, state) do
+    stored = Downcast.stored(type, state.device)
+    params = for at <- 0..1, do: Graph.input({:element, at}, stored, {})
+    {scope, inner} = closed([expr], params, %{state | fold?: true})
+    program = Graph.program(scope.outputs, params ++ scope.inputs)
+    function = %Function{program: program, captured: scope.inputs, type: stored}
+    {function, %{inner | fold?: state.fold?}}
+  end
+
+  ## Steps
+
+  defp step(%{scopes: [scope | around]} = state, action, operands, results) do
+    step = %Step{action: action, operands: operands, results: results}
+    %{state | scopes: [%{scope | steps: [step | scope.steps]} | around]}
+  end
+
+  # What a step gives, of which only type and shape are known.
+  defp value(%T{} = template, state), do: value(input(nil, template, state), state)
+
+  defp value(%Graph{type: type, shape: shape}, %{values: count} = state) do
+    {Graph.input({:value, count}, type, shape), %{state | values: count + 1}}
+  end
+
+  defp callback({:fn, fun}, _hooks), do: fun
+  defp callback({:named, name, fun}, hooks), do: hooks[name] || fun
+
+  defp effect(fun) do
+    fn value ->
+      fun.(value)
+      []
+    end
+  end
+
+  defp answer(result, template) do
+    unless Nx.compatible?(template, result) do
+      raise "expected the runtime_call function to match the given output template"
+    end
+
+    leaves(result)
+  end
+
+  ## Shapes of results
+
+  defp input(id, %T{} = tensor, %{device: device}) do
+    Graph.input(id, Downcast.stored(tensor.type, device), Mlx.Backend.whole_shape(tensor))
+  end
+
+  # An expression of several tensors has a tuple of nodes.
+  defp like(%T{type: {:tuple, _}}, nodes), do: List.to_tuple(nodes)
+  defp like(_expr, [node]), do: node
+
+  defp leaves(composite), do: Composite.flatten_list([composite])
+
+  defp flatten(nodes) when is_list(nodes), do: Enum.flat_map(nodes, &flatten/1)
+  defp flatten(nodes) when is_tuple(nodes), do: nodes |> Tuple.to_list() |> flatten()
+  defp flatten(node), do: [node]
+end

@@ -1,0 +1,78 @@
+defmodule Mlx.Compiler.Options do
+  @moduledoc false
+
+  @defaults [
+    device: nil,
+    stream: nil,
+    fuse: false,
+    fallback: :raise,
+    cache: true,
+    hooks: %{},
+    debug_options: [],
+    max_concurrency: 1,
+    garbage_collect: false
+  ]
+
+  @enforce_keys Keyword.keys(@defaults)
+  defstruct @enforce_keys
+
+  @doc """
+  Checks the options of a call and fills in the defaults.
+  """
+  def new!(opts) do
+    known = Keyword.keys(@defaults)
+
+    case Keyword.keys(opts) -- known do
+      [] ->
+        options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
+
+        %{options | device: device(options), debug_options: debug(options.debug_options)}
+        |> check!(:fuse, [true, false])
+        |> check!(:fallback, [:raise, :evaluator])
+        |> check!(:cache, [true, false])
+        |> check!(:garbage_collect, [true, false])
+
+      unknown ->
+        raise ArgumentError,
+              "unknown options of Mlx.Compiler: #{inspect(unknown)}; known are #{inspect(known)}"
+    end
+  end
+
+  @doc """
+  Where a program runs.
+  """
+  def target(%__MODULE__{stream: nil, device: device}), do: device
+  def target(%__MODULE__{stream: stream}), do: stream
+
+  defp device(%{stream: %Mlx.Stream{device: device}, device: given}) when given in [nil, device],
+    do: device
+
+  defp device(%{stream: nil, device: nil}), do: Mlx.Device.default()
+  defp device(%{stream: nil, device: device}), do: Mlx.Device.check!(device)
+
+  defp device(%{stream: %Mlx.Stream{device: device}, device: given}) do
+    raise ArgumentError, "the stream is one of #{inspect(device)}, not of #{inspect(given)}"
+  end
+
+  defp device(%{stream: stream}) do
+    raise ArgumentError, ":stream is a Mlx.Stream, got: #{inspect(stream)}"
+  end
+
+  defp debug(options) do
+    options = Keyword.validate!(options, print: false, dispatch: :pipelined)
+    check!(options, :print, [true, false])
+    check!(options, :dispatch, [:pipelined, :sync])
+    Map.new(options)
+  end
+
+  defp check!(options, key, values) do
+    value = if is_list(options), do: options[key], else: Map.fetch!(options, key)
+
+    if value not in values do
+      raise ArgumentError,
+            "the option #{inspect(key)} is one of #{inspect(values)}, got: #{inspect(value)}"
+    end
+
+    options
+  end
+end

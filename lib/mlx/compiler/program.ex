@@ -1,0 +1,32 @@
+defmodule Mlx.Compiler.Program do
+  @moduledoc false
+
+  # Code that the engine runs as a whole, with its constants, which come after the
+  # inputs and cross to the engine once.
+
+  alias Mlx.{Dispatch, Graph, Native}
+
+  @enforce_keys [:ref, :code, :constants]
+  defstruct [:ref, :code, :constants]
+
+  @doc """
+  A program of `code`, whose last inputs are the nodes in `constants`.
+  """
+  def new(code, constants, settings) do
+    refs = Enum.map(constants, &constant(&1, settings))
+    program = Dispatch.ok!(Native.program_new(code, refs, settings.fuse))
+    %__MODULE__{ref: program, code: code, constants: length(constants)}
+  end
+
+  defp constant(node, %{tensors: tensors, device: device}) do
+    case Map.fetch(tensors, Graph.key(node)) do
+      {:ok, tensor} -> Dispatch.ref(tensor, device)
+      :error -> [node] |> Dispatch.submit([], 0, device) |> hd()
+    end
+  end
+
+  def run(%__MODULE__{ref: program}, refs, target, donated) do
+    target = Mlx.Stream.target(target)
+    Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
+  end
+end

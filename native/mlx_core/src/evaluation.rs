@@ -1,0 +1,60 @@
+//! Starting MLX's computation from wherever on a worker's thread it is needed.
+
+use std::cell::RefCell;
+
+use mlx_rs::error::Exception;
+use mlx_rs::Array;
+
+use crate::error::{Error, Result};
+use crate::ffi;
+use crate::halt;
+use crate::placement::Placement;
+
+/// What a thread knows of the computations it has started.
+struct State {
+    placement: Placement,
+    has_evaluated: bool,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::new(State {
+        placement: Placement::new(),
+        has_evaluated: false,
+    });
+}
+
+/// Computes the arrays and waits for them.
+pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
+    run(bytes(arrays), || ffi::eval(arrays))
+}
+
+/// Starts computing the arrays.
+pub(crate) fn async_eval(arrays: &[&Array]) -> Result<()> {
+    run(bytes(arrays), || ffi::async_eval(arrays))
+}
+
+fn bytes(arrays: &[&Array]) -> usize {
+    arrays.iter().map(|array| array.nbytes()).sum()
+}
+
+/// Lets MLX compute, where that is best for results of so many bytes.
+pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>) -> Result<()> {
+    let outcome = STATE.with_borrow_mut(|state| {
+        if std::mem::replace(&mut state.has_evaluated, true) {
+            state.placement.choose(bytes);
+            return evaluate();
+        }
+        let outcome = state.placement.adopt(evaluate);
+        // By now the device's libraries have registered their own handlers.
+        halt::install();
+        outcome
+    });
+    outcome.map_err(|exception| Error::Evaluation {
+        message: Error::from(exception).to_string(),
+    })
+}
+
+/// Before the thread sleeps.
+pub(crate) fn rest() {
+    STATE.with_borrow_mut(|state| state.placement.free());
+}

@@ -1,0 +1,143 @@
+//! Parts of programs that MLX compiles, so that chains of element-wise operations
+//! become single kernels.
+
+use std::cell::RefCell;
+use std::collections::hash_map::{Entry, HashMap};
+use std::ffi::{c_int, c_void};
+use std::fmt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use mlx_rs::{Array, Stream};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::ffi::{self, Arrays, Closure};
+use crate::memory;
+use crate::program::Program;
+use crate::worker::{self, Worker};
+
+/// A program that MLX compiles on each worker that runs it.
+pub struct Fused {
+    /// Never used again, because MLX's cache goes by it.
+    id: usize,
+    part: Arc<Part>,
+    workers: Mutex<Vec<&'static Worker>>,
+}
+
+struct Part {
+    program: Program,
+    /// Bytes of the largest result, which only a trace sees.
+    largest: AtomicUsize,
+}
+
+thread_local! {
+    static COMPILED: RefCell<HashMap<usize, Closure>> = RefCell::default();
+    /// Why the last trace failed.
+    static FAILURE: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+impl Fused {
+    pub(crate) fn new(program: Program) -> Fused {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let largest = AtomicUsize::new(0);
+        Fused {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            part: Arc::new(Part { program, largest }),
+            workers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.part.program
+    }
+
+    pub(crate) fn run(&self, inputs: &[&Array], stream: &Stream) -> Result<Vec<Array>> {
+        memory::check(self.part.largest.load(Ordering::Relaxed))?;
+        let outputs = COMPILED.with_borrow_mut(|compiled| {
+            let closure = match compiled.entry(self.id) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.compile(stream)?),
+            };
+            Ok::<_, Error>(closure.apply(inputs))
+        })?;
+        outputs.map_err(|exception| FAILURE.take().unwrap_or_else(|| exception.into()))
+    }
+
+    fn compile(&self, stream: &Stream) -> Result<Closure> {
+        let trace = Box::new(Trace {
+            part: self.part.clone(),
+            stream: stream.clone(),
+        });
+        let closure = Closure::compiled(trace_inputs, trace, self.id)?;
+        self.workers.lock().extend(worker::current());
+        Ok(closure)
+    }
+}
+
+impl Drop for Fused {
+    fn drop(&mut self) {
+        let id = self.id;
+        for worker in self.workers.get_mut().drain(..) {
+            worker.call(move |_| {
+                COMPILED.with_borrow_mut(|compiled| compiled.remove(&id));
+                ffi::forget_compiled(id);
+            });
+        }
+    }
+}
+
+impl PartialEq for Fused {
+    fn eq(&self, other: &Fused) -> bool {
+        self.id == other.id
+    }
+}
+
+impl fmt::Debug for Fused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.part.program.fmt(f)
+    }
+}
+
+/// What MLX calls to learn the graph.
+struct Trace {
+    part: Arc<Part>,
+    stream: Stream,
+}
+
+impl Trace {
+    fn run(&self, inputs: Vec<Array>) -> Result<Vec<Array>> {
+        self.part
+            .program
+            .run_watched(inputs, &self.stream, &mut |bytes| {
+                self.part.largest.fetch_max(bytes, Ordering::Relaxed);
+            })
+    }
+}
+
+extern "C" fn trace_inputs(
+    outputs: *mut mlx_sys::mlx_vector_array,
+    inputs: mlx_sys::mlx_vector_array,
+    trace: *mut c_void,
+) -> c_int {
+    // Safety: MLX hands back the pointer that it was given, to a trace that it owns.
+    let trace = unsafe { &*trace.cast::<Trace>() };
+    let run = AssertUnwindSafe(|| trace.run(ffi::arrays_of(inputs)?));
+    let outcome = catch_unwind(run).unwrap_or_else(|_| {
+        Err(Error::Panic {
+            message: "while it traced a program".to_owned(),
+        })
+    });
+    match outcome {
+        Ok(arrays) => {
+            let arrays = Arrays::new(&arrays.iter().collect::<Vec<_>>());
+            // Safety: both vectors are alive, and MLX copies the handles.
+            unsafe { mlx_sys::mlx_vector_array_set(outputs, arrays.as_ptr()) }
+        }
+        Err(error) => {
+            FAILURE.set(Some(error));
+            1
+        }
+    }
+}

@@ -1,0 +1,74 @@
+defmodule Mlx.BackendDocumentationTest do
+  @moduledoc """
+  The examples of the guides, and that the guides leave nothing out.
+  """
+
+  use ExUnit.Case, async: true
+
+  @guides Path.wildcard("guides/backend_documentation/*.md")
+
+  setup do
+    Nx.default_backend({Mlx.Backend, device: :cpu})
+    :ok
+  end
+
+  for guide <- @guides do
+    @external_resource guide
+    doctest_file(guide)
+  end
+
+  @text Enum.map_join(@guides, &File.read!/1)
+
+  # What is between backticks.
+  @named Regex.scan(~r/`(?:c:)?([\w.]+?)(?:\/(\d+))?`/, @text, capture: :all_but_first)
+
+  @names Enum.map(@named, &hd/1)
+
+  for {name, arity} <- Nx.Backend.behaviour_info(:callbacks) do
+    test "the callback #{name}/#{arity}" do
+      assert Enum.any?(names(unquote(name)), &(&1 in @names))
+    end
+  end
+
+  {:ok, modules} = :application.get_key(:nx, :modules)
+
+  for module <- modules, match?(["Nx", "Block" | _], Module.split(module)) do
+    test "the block #{inspect(module)}" do
+      assert inspect(unquote(module)) in @names
+    end
+  end
+
+  for [name, arity] <- Enum.uniq(@named), name =~ "." do
+    test "there is #{name}/#{arity}" do
+      [function | module] = unquote(name) |> String.split(".") |> Enum.reverse()
+      module = module |> Enum.reverse() |> Module.concat() |> Code.ensure_loaded!()
+      signature = {String.to_atom(function), unquote(String.to_integer(arity))}
+      assert signature in (module.module_info(:exports) ++ callbacks(module))
+    end
+  end
+
+  test "each guide is in the index and in the documentation" do
+    index = File.read!("guides/backend_documentation/index.md")
+    extras = Enum.map(Mix.Project.config()[:docs][:extras], &extra/1)
+
+    for guide <- @guides do
+      name = Path.basename(guide, ".md")
+      assert guide in extras
+      assert name == "index" or index =~ "(backend_documentation-#{name}.html)"
+    end
+  end
+
+  defp extra({file, _options}), do: Atom.to_string(file)
+  defp extra(file), do: file
+
+  # Some callbacks are not behind a function of that name.
+  defp names(:inspect), do: ["inspect"]
+  defp names(:triangular_solve), do: ["Nx.LinAlg.triangular_solve"]
+  defp names(name), do: ["Nx.#{name}", "Nx.Backend.#{name}"]
+
+  defp callbacks(module) do
+    if function_exported?(module, :behaviour_info, 1),
+      do: module.behaviour_info(:callbacks),
+      else: []
+  end
+end
