@@ -12,7 +12,8 @@ defmodule Mlx.Debug do
   @type check :: {[Graph.t()], ([binary] -> String.t() | nil)}
 
   @doc """
-  Raises if an operation has an index for which there is no place.
+  Raises if an operation has an index for which there is no place. The tensors are its
+  operands from last to first.
   """
   defmacro check_bounds(op, nodes, tensors, device) do
     if Application.compile_env(__CALLER__, :mlx, :debug_bounds_check, false) do
@@ -64,7 +65,7 @@ defmodule Mlx.Debug do
   end
 
   def bounds!(op, nodes, tensors, device) do
-    op |> bounds(nodes) |> judge!(op, tensors, tensors, device)
+    op |> bounds(nodes) |> judge!(op, tensors, Enum.reverse(tensors), device)
   end
 
   # What was asked for is not computed.
@@ -72,10 +73,11 @@ defmodule Mlx.Debug do
 
   def finite!(results, op, tensors, device) do
     outs = if is_tuple(results), do: Tuple.to_list(results), else: [results]
-    all = outs ++ tensors
+    operands = Enum.reverse(tensors)
+    all = outs ++ operands
     nodes = Enum.with_index(all, fn tensor, at -> Dispatch.input(tensor, at, device) end)
-    {outs, operands} = Enum.split(nodes, length(outs))
-    outs |> finite(operands) |> judge!(op, all, tensors, device)
+    {outs, inputs} = Enum.split(nodes, length(outs))
+    outs |> finite(inputs) |> judge!(op, Enum.reverse(all), operands, device)
     results
   end
 

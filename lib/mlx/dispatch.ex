@@ -13,29 +13,32 @@ defmodule Mlx.Dispatch do
   Runs an operation of `Nx.Backend` on the device of its operands.
   """
   def run(op, out, args) do
-    tensors = tensors(args, [])
-    run(op, out, args, device(tensors), tensors)
+    {nodes, tensors, count} = operands(args, [], 0)
+
+    case device(tensors) do
+      :traced -> Function.run(op, out, args)
+      device -> run(op, out, args, nodes, tensors, count, device)
+    end
   end
 
   @doc """
   Runs an operation that has no operands on a device.
   """
-  def create(op, out, args, device), do: run(op, out, args, device, [])
+  def create(op, out, args, :traced), do: Function.run(op, out, args)
+  def create(op, out, args, device), do: run(op, out, args, args, [], 0, device)
 
   @doc """
   Runs an operation that folds with a function, the third argument.
   """
   def run_fold(op, out, [tensor, acc, fun | rest]) do
-    device = [tensor, acc] |> tensors([]) |> device()
+    device = device([tensor, acc])
     function = Function.fold(fun, tensor.type, acc.type, device)
     run(op, out, [tensor, acc, function.captured, function | rest])
   end
 
-  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
-
-  defp run(op, out, args, device, tensors) do
+  defp run(op, out, args, nodes, tensors, count, device) do
     check_type!(out.type, device)
-    {nodes, count} = nodes(args, 0, device)
+    nodes = Downcast.nodes(nodes, tensors, device)
     check_bounds(op, nodes, tensors, device)
     [ref] = submit([lower(op, out, nodes, args, device)], tensors, count, device)
     check_finite(wrap(out, ref, device), op, tensors, device)
@@ -52,9 +55,9 @@ defmodule Mlx.Dispatch do
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
   """
   def run_block(block, out, args, fun) do
-    tensors = tensors(args, [])
+    {nodes, tensors, count} = operands(args, [], 0)
     device = device(tensors)
-    {nodes, count} = nodes(args, 0, device)
+    nodes = Downcast.nodes(nodes, tensors, device)
 
     case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
@@ -76,7 +79,7 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
-  The values of nodes whose inputs are the tensors, as binaries.
+  The values of nodes whose inputs are the tensors, from last to first, as binaries.
   """
   def values(nodes, tensors, device) do
     refs = submit(nodes, tensors, length(tensors), device)
@@ -88,7 +91,7 @@ defmodule Mlx.Dispatch do
   inputs, in the order of the arguments.
   """
   def submit(nodes, tensors, count, device) do
-    refs = Enum.map(tensors, &ref(&1, device))
+    refs = refs(tensors, device, [])
     {instructions, registers} = Graph.flatten(nodes, count)
     queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
   end
@@ -199,21 +202,25 @@ defmodule Mlx.Dispatch do
 
   # Operands
 
-  defp tensors([], acc), do: acc
-  defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
-  defp tensors(%T{} = tensor, acc), do: [tensor | acc]
-  defp tensors(_arg, acc), do: acc
+  # The arguments with nodes in the place of tensors, and the tensors from last to first.
+  defp operands([], tensors, count), do: {[], tensors, count}
 
-  defp nodes([], register, _device), do: {[], register}
-
-  defp nodes([arg | args], register, device) do
-    {arg, register} = nodes(arg, register, device)
-    {args, register} = nodes(args, register, device)
-    {[arg | args], register}
+  defp operands([%T{type: type, shape: shape} = tensor | args], tensors, count) do
+    node = Graph.input(count, Narrow.wide(type), shape)
+    {nodes, tensors, count} = operands(args, [tensor | tensors], count + 1)
+    {[node | nodes], tensors, count}
   end
 
-  defp nodes(%T{} = tensor, at, device), do: {input(tensor, at, device), at + 1}
-  defp nodes(arg, register, _device), do: {arg, register}
+  defp operands([list | args], tensors, count) when is_list(list) do
+    {list, tensors, count} = operands(list, tensors, count)
+    {nodes, tensors, count} = operands(args, tensors, count)
+    {[list | nodes], tensors, count}
+  end
+
+  defp operands([arg | args], tensors, count) do
+    {nodes, tensors, count} = operands(args, tensors, count)
+    {[arg | nodes], tensors, count}
+  end
 
   @doc """
   The node of a tensor on a device that is the input in a register.
@@ -242,6 +249,9 @@ defmodule Mlx.Dispatch do
 
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
+
+  defp refs([], _device, acc), do: acc
+  defp refs([tensor | rest], device, acc), do: refs(rest, device, [ref(tensor, device) | acc])
 
   @doc """
   The array of a tensor, copied to the device if it is of another backend.

@@ -9,7 +9,7 @@ defmodule Mlx.Graph do
   alias __MODULE__, as: Graph
 
   @enforce_keys [:id, :type, :shape]
-  defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0]
+  defstruct [:id, :row, :type, :shape, operands: [], attributes: [], result: 0, results: 1]
 
   @type t :: %Graph{
           # A unique reference, or what an input is known by: the register in an eager
@@ -21,7 +21,8 @@ defmodule Mlx.Graph do
           operands: [t],
           attributes: [term],
           # Which of the row's results this is; nodes of one row share its id.
-          result: non_neg_integer
+          result: non_neg_integer,
+          results: non_neg_integer
         }
 
   # What constants are made of, and how many elements one has that is made once rather
@@ -73,16 +74,19 @@ defmodule Mlx.Graph do
     use_row!(row, operands, attributes, count, __CALLER__)
 
     quote do
+      results = unquote(results)
+
       node = %Mlx.Graph{
         id: make_ref(),
         row: unquote(row),
         operands: unquote(operands),
         attributes: unquote(attributes),
         type: nil,
-        shape: nil
+        shape: nil,
+        results: length(results)
       }
 
-      for {{type, shape}, result} <- Enum.with_index(unquote(results)) do
+      for {{type, shape}, result} <- Enum.with_index(results) do
         %{node | type: type, shape: shape, result: result}
       end
     end
@@ -144,8 +148,8 @@ defmodule Mlx.Graph do
   def program(nodes, inputs) do
     registers = inputs |> Enum.with_index() |> Map.new(fn {node, at} -> {key(node), at} end)
     count = length(inputs)
-    {registers, {instructions, _}} = visit_all(nodes, Map.put(registers, :next, count))
-    {count, Enum.reverse(instructions), registers}
+    {outputs, {instructions, _next, _known}} = visit_all(nodes, {[], count, registers})
+    {count, Enum.reverse(instructions), outputs}
   end
 
   @doc """
@@ -170,18 +174,24 @@ defmodule Mlx.Graph do
   defp input_registers(_operands, _acc), do: :none
 
   defp number(nodes, inputs) do
-    {registers, {instructions, _registers}} = visit_all(nodes, %{next: inputs})
+    {registers, {instructions, _next, _known}} = visit_all(nodes, {[], inputs, %{}})
     {Enum.reverse(instructions), registers}
   end
 
-  defp visit_all(nodes, registers), do: Enum.map_reduce(nodes, {[], registers}, &visit/2)
+  defp visit_all([], state), do: {[], state}
+
+  defp visit_all([node | nodes], state) do
+    {register, state} = visit(node, state)
+    {registers, state} = visit_all(nodes, state)
+    {[register | registers], state}
+  end
 
   defp visit(%Graph{id: id}, state) when is_integer(id), do: {id, state}
 
-  defp visit(%Graph{id: id, result: result} = node, {_, registers} = state) do
+  defp visit(%Graph{id: id, result: result} = node, {_, _, known} = state) do
     input = {id, result}
 
-    case registers do
+    case known do
       %{^id => first} ->
         {first + result, state}
 
@@ -189,12 +199,9 @@ defmodule Mlx.Graph do
         {register, state}
 
       %{} ->
-        {operands, {instructions, registers}} = Enum.map_reduce(node.operands, state, &visit/2)
-        first = registers.next
-        instruction = {node.row, operands, node.attributes}
-        next = first + results(instruction)
-        registers = Map.merge(registers, %{id => first, :next => next})
-        {first + result, {[instruction | instructions], registers}}
+        {operands, {instructions, first, known}} = visit_all(node.operands, state)
+        instructions = [{node.row, operands, node.attributes} | instructions]
+        {first + result, {instructions, first + node.results, Map.put(known, id, first)}}
     end
   end
 

@@ -11,8 +11,8 @@ defmodule Mlx.GraphTest do
   test "operands come before what uses them" do
     [a, b] = inputs(2)
     sum = op(:add, [a, b], @f32, {2})
-    total = op(:sum, [sum], [[0]], @f32, {1})
-    assert flatten([total], 2) == {[{:add, [0, 1], []}, {:sum, [2], [[0]]}], [3]}
+    total = op(:sum, [sum], [[0], true], @f32, {1})
+    assert flatten([total], 2) == {[{:add, [0, 1], []}, {:sum, [2], [[0], true]}], [3]}
   end
 
   test "what is used twice runs once" do
@@ -72,8 +72,8 @@ defmodule Mlx.GraphTest do
     end
 
     test "with another number of attributes" do
-      assert_raise CompileError, ~r/sum takes the attributes \["axes"\]/, fn ->
-        compile(quote(do: op(:sum, [x], [[0], true], x.type, x.shape)))
+      assert_raise CompileError, ~r/sum takes the attributes \["axes", "keep"\]/, fn ->
+        compile(quote(do: op(:sum, [x], [[0]], x.type, x.shape)))
       end
     end
   end

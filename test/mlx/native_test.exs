@@ -121,7 +121,7 @@ defmodule Mlx.NativeTest do
     test "names every row with its operands and attributes" do
       table = Native.op_table()
       assert {:add, 2, [], 1} in table
-      assert {:sum, 1, ["axes"], 1} in table
+      assert {:sum, 1, ["axes", "keep"], 1} in table
       assert {:concatenate, nil, _, 1} = List.keyfind(table, :concatenate, 0)
     end
   end
@@ -142,7 +142,7 @@ defmodule Mlx.NativeTest do
             [:none],
             [{:add, 0, []}],
             [{"add", [0, 0], []}],
-            [{:sum, [0], [self()]}]
+            [{:sum, [0], [self(), true]}]
           ] do
         assert catch_error(Native.stream_submit(:cpu, instructions, [input()], [1]))
       end
@@ -152,7 +152,7 @@ defmodule Mlx.NativeTest do
     end
 
     test "with attributes of another kind fail where the result is read" do
-      [ref] = submit([{:sum, [0], [1.5]}], [1])
+      [ref] = submit([{:sum, [0], [1.5, true]}], [1])
       assert {:error, %{op: "sum", message: message}} = read(ref)
       assert message =~ "axes"
     end

@@ -3,7 +3,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2, full: 3]
-  import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
+  import Mlx.Lowering.Shape, only: [cast: 2]
 
   # Computed in the type of the result, which is a float type.
   @float [:exp, :expm1, :log, :log1p, :sigmoid, :cos, :sin, :tan, :cosh, :sinh, :tanh] ++
@@ -168,9 +168,7 @@ defmodule Mlx.Lowering.Elementwise do
 
     axes = Enum.to_list(0..(tuple_size(shape) - 1)//1)
 
-    op(:all, [close], [axes], :bool, Tuple.duplicate(1, tuple_size(shape)))
-    |> reshape(out.shape)
-    |> cast(out.type)
+    op(:all, [close], [axes, false], :bool, {}) |> cast(out.type)
   end
 
   # Nx compares integers as f64, which not every device has.

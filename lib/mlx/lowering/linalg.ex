@@ -8,6 +8,11 @@ defmodule Mlx.Lowering.Linalg do
 
   def ops, do: [:dot, :triangular_solve]
 
+  # Matrices as they are.
+  def lower(:dot, out, [%{shape: {_, _}} = a, [1], [], %{shape: {_, _}} = b, [0], []]) do
+    product(a, b, out.type)
+  end
+
   def lower(:dot, out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
     free_a = free(a, contract_a ++ batch_a)
     free_b = free(b, contract_b ++ batch_b)

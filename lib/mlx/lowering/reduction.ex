@@ -22,20 +22,13 @@ defmodule Mlx.Lowering.Reduction do
 
   for name <- @folds do
     def lower(unquote(name), out, [x, opts]) do
-      axes = axes(x, opts)
-
-      op(unquote(name), [cast(x, out.type)], [axes], out.type, kept(x.shape, axes))
-      |> reshape(out.shape)
+      op(unquote(name), [cast(x, out.type)], axes_and_keep(x, opts), out.type, out.shape)
     end
   end
 
   for name <- @tests do
     def lower(unquote(name), out, [x, opts]) do
-      axes = axes(x, opts)
-
-      op(unquote(name), [x], [axes], :bool, kept(x.shape, axes))
-      |> reshape(out.shape)
-      |> cast(out.type)
+      op(unquote(name), [x], axes_and_keep(x, opts), :bool, out.shape) |> cast(out.type)
     end
   end
 
@@ -75,7 +68,10 @@ defmodule Mlx.Lowering.Reduction do
   defp along_one_axis(x, nil), do: {reshape(x, {Tuple.product(x.shape)}), 0}
   defp along_one_axis(x, axis), do: {x, axis}
 
+  defp axes_and_keep(x, opts), do: [axes(x, opts), opts[:keep_axes] || false]
+
   defp axes(x, opts), do: opts[:axes] || Enum.to_list(0..(tuple_size(x.shape) - 1)//1)
 
-  defp kept(shape, axes), do: Enum.reduce(axes, shape, &put_elem(&2, &1, 1))
+  defp kept(shape, []), do: shape
+  defp kept(shape, [axis | axes]), do: shape |> put_elem(axis, 1) |> kept(axes)
 end

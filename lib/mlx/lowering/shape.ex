@@ -55,13 +55,16 @@ defmodule Mlx.Lowering.Shape do
   def broadcast_to(x, shape), do: op(:broadcast_to, [x], [Tuple.to_list(shape)], x.type, shape)
 
   def transpose(x, axes) do
-    if axes == Enum.to_list(0..(tuple_size(x.shape) - 1)//1) do
+    if in_order?(axes, 0) do
       x
     else
       shape = axes |> Enum.map(&elem(x.shape, &1)) |> List.to_tuple()
       op(:transpose, [x], [axes], x.type, shape)
     end
   end
+
+  defp in_order?([axis | axes], axis), do: in_order?(axes, axis + 1)
+  defp in_order?(axes, _next), do: axes == []
 
   @doc """
   Pads with a value, as `Nx.pad/3` does.

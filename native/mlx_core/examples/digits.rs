@@ -142,18 +142,18 @@ fn train(stream: &Stream, digits: &Digits) -> Result<Arc<Slot>> {
 fn step(count: usize) -> Result<Program> {
     let mut program = Builder::new(3);
     let (images, labels, weights) = (0, 1, 2);
-    let columns = Attribute::Ints(vec![1]);
-    let everything = Attribute::Ints(vec![0, 1]);
+    let columns = || [axes(&[1]), Attribute::Bool(true)];
+    let everything = [axes(&[0, 1]), Attribute::Bool(true)];
 
     let scores = program.op("matmul", &[images, weights], [])?;
-    let highest = program.op("reduce_max", &[scores], [columns.clone()])?;
+    let highest = program.op("reduce_max", &[scores], columns())?;
     let shifted = program.op("subtract", &[scores, highest], [])?;
     let powers = program.op("exp", &[shifted], [])?;
-    let total = program.op("sum", &[powers], [columns])?;
+    let total = program.op("sum", &[powers], columns())?;
     let guesses = program.op("divide", &[powers, total], [])?;
 
     let errors = program.op("subtract", &[guesses, labels], [])?;
-    let turned = program.op("transpose", &[images], [Attribute::Ints(vec![1, 0])])?;
+    let turned = program.op("transpose", &[images], [axes(&[1, 0])])?;
     let slopes = program.op("matmul", &[turned, errors], [])?;
     let rate = program.number(LEARNING_RATE / count as f32)?;
     let change = program.op("multiply", &[slopes, rate], [])?;
@@ -162,10 +162,14 @@ fn step(count: usize) -> Result<Program> {
     let log_total = program.op("log", &[total], [])?;
     let log_guesses = program.op("subtract", &[shifted, log_total], [])?;
     let of_labels = program.op("multiply", &[labels, log_guesses], [])?;
-    let sum = program.op("sum", &[of_labels], [everything])?;
+    let sum = program.op("sum", &[of_labels], everything)?;
     let scale = program.number(-1.0 / count as f32)?;
     let loss = program.op("multiply", &[sum, scale], [])?;
     program.build(vec![next, loss])
+}
+
+fn axes(axes: &[i64]) -> Attribute {
+    Attribute::Ints(axes.into())
 }
 
 /// The share of images whose highest score is at their digit.
@@ -178,7 +182,7 @@ fn measure(stream: &Stream, digits: &Digits, weights: Arc<Slot>) -> Result<f32> 
     let digit = program.op("argmax", &[labels], first())?;
     let correct = program.op("equal", &[read_as, digit], [])?;
     let ones = program.op("cast", &[correct], [Attribute::Dtype(Dtype::Float32)])?;
-    let sum = program.op("sum", &[ones], [Attribute::Ints(vec![0, 1])])?;
+    let sum = program.op("sum", &[ones], [axes(&[0, 1]), Attribute::Bool(true)])?;
     let program = Arc::new(program.build(vec![sum])?);
 
     let inputs = vec![digits.images(stream)?, digits.one_hot(stream)?, weights];
@@ -211,8 +215,8 @@ impl Builder {
     ) -> Result<usize> {
         self.instructions.push(Instruction {
             row: ops::row(name)?,
-            operands: operands.to_vec(),
-            attributes: attributes.into(),
+            operands: operands.into(),
+            attributes: attributes.into_iter().collect(),
         });
         self.registers += 1;
         Ok(self.registers - 1)
@@ -220,11 +224,7 @@ impl Builder {
 
     fn number(&mut self, value: f32) -> Result<usize> {
         let bytes = Attribute::Bytes(value.to_ne_bytes().to_vec());
-        let attributes = [
-            bytes,
-            Attribute::Ints(vec![]),
-            Attribute::Dtype(Dtype::Float32),
-        ];
+        let attributes = [bytes, axes(&[]), Attribute::Dtype(Dtype::Float32)];
         self.op("full", &[], attributes)
     }
 
@@ -242,6 +242,7 @@ fn run<const N: usize>(
     loop {
         if let Some(outputs) = stream.run(program.clone(), inputs.clone()) {
             return outputs
+                .into_vec()
                 .try_into()
                 .map_err(|_| "the program has other outputs".into());
         }

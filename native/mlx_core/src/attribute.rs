@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlx_rs::Dtype;
 
 use crate::fuse::Fused;
-use crate::program::Program;
+use crate::program::{Few, Program};
 
 /// An attribute as it crosses a boundary, before an op gives it meaning.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,10 +13,10 @@ pub enum Attribute {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Ints(Vec<i64>),
+    Ints(Few<i64>),
     Dtype(Dtype),
     Bytes(Vec<u8>),
-    Program(Program),
+    Program(Box<Program>),
     /// Made by the engine itself.
     Fused(Arc<Fused>),
 }
@@ -144,7 +144,7 @@ mod tests {
     fn integers_beyond_32_bits_are_refused() {
         assert_eq!(i32::from_attribute(&Attribute::Int(1 << 31)), None);
         assert_eq!(
-            Shape::from_attribute(&Attribute::Ints(vec![2, 1 << 40])),
+            Shape::from_attribute(&Attribute::Ints(Few::from_slice(&[2, 1 << 40]))),
             None
         );
         assert_eq!(i32::from_attribute(&Attribute::Int(-3)), Some(-3));

@@ -11,7 +11,7 @@ use crate::evaluation;
 use crate::ffi;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
-use crate::program::Program;
+use crate::program::{Few, Program};
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
 use crate::worker::Worker;
@@ -65,7 +65,7 @@ impl Context {
     pub(crate) fn run(
         &mut self,
         program: &Program,
-        inputs: Vec<Arc<Slot>>,
+        inputs: Few<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
         let arrays = inputs

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::fuse::Fused;
 use crate::kernels;
 use crate::ops::{fused_row, row};
-use crate::program::{Instruction, Program, Step};
+use crate::program::{Few, Instruction, Instructions, Program, Step, Steps};
 
 /// Instructions of a loop's body that become one part. MLX's kernels hold fewer, but a
 /// larger part costs fewer calls.
@@ -42,7 +42,7 @@ impl Program {
 }
 
 struct Fusion<'a> {
-    steps: Vec<Step>,
+    steps: Steps,
     open: Vec<&'a Step>,
     /// Where the value of a register is now, if not in itself.
     names: HashMap<usize, usize>,
@@ -63,7 +63,7 @@ impl<'a> Fusion<'a> {
             last_reads[register] = usize::MAX;
         }
         Fusion {
-            steps: Vec::new(),
+            steps: Steps::new(),
             open: Vec::new(),
             names: HashMap::new(),
             registers: program.registers(),
@@ -108,7 +108,7 @@ impl<'a> Fusion<'a> {
         }
         for attribute in &mut step.instruction.attributes {
             if let Attribute::Program(program) = attribute {
-                *program = program.clone().fused()?;
+                **program = (**program).clone().fused()?;
             }
         }
         self.push(step);
@@ -126,7 +126,7 @@ impl<'a> Fusion<'a> {
         first..self.registers
     }
 
-    fn renamed(&self, registers: &[usize]) -> Vec<usize> {
+    fn renamed(&self, registers: &[usize]) -> Few<usize> {
         let name = |register| *self.names.get(register).unwrap_or(register);
         registers.iter().map(name).collect()
     }
@@ -141,8 +141,8 @@ fn part(
 ) -> Result<Program> {
     let registers = operands.iter().chain(made);
     let names: HashMap<usize, usize> = registers.copied().zip(0..).collect();
-    let name = |registers: &[usize]| registers.iter().map(|r| names[r]).collect::<Vec<_>>();
-    let code = steps
+    let name = |registers: &[usize]| registers.iter().map(|r| names[r]).collect::<Few<_>>();
+    let code: Instructions = steps
         .iter()
         .map(|step| Instruction {
             operands: name(&step.instruction.operands),
@@ -157,8 +157,10 @@ impl Program {
     fn run_fused(self, operands: Vec<usize>) -> Instruction {
         Instruction {
             row: fused_row(),
-            operands,
-            attributes: vec![Attribute::Fused(Arc::new(Fused::new(self)))],
+            operands: operands.into(),
+            attributes: [Attribute::Fused(Arc::new(Fused::new(self)))]
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -167,7 +169,7 @@ impl Program {
         let inputs = self.inputs();
         let outputs = inputs..inputs + self.outputs();
         let whole = self.run_fused((0..inputs).collect());
-        Program::new(inputs, vec![whole], outputs.collect())
+        Program::new(inputs, vec![whole], outputs.collect::<Few<_>>())
     }
 
     fn computes_nothing(&self) -> bool {
@@ -192,13 +194,13 @@ fn unrolled(instruction: &Instruction) -> Result<Option<(Instruction, Instructio
     }
     let repeat = |body: Program, times: i64, start: i64, step: i64| {
         Ok::<_, crate::error::Error>(Instruction {
-            attributes: vec![
-                Attribute::Program(body.fused_whole()?),
+            attributes: Few::from_vec(vec![
+                Attribute::Program(Box::new(body.fused_whole()?)),
                 Attribute::Int(times),
                 Attribute::Int(start),
                 Attribute::Int(step),
                 Attribute::Dtype(*dtype),
-            ],
+            ]),
             ..instruction.clone()
         })
     };
@@ -207,7 +209,7 @@ fn unrolled(instruction: &Instruction) -> Result<Option<(Instruction, Instructio
     Ok(Some((
         repeat(many, times / copies, *start, step.wrapping_mul(copies))?,
         repeat(
-            body.clone(),
+            (**body).clone(),
             times % copies,
             start.wrapping_add(done.wrapping_mul(*step)),
             *step,
@@ -258,14 +260,14 @@ fn count_on(counter: usize, next: usize, more: i64, dtype: Dtype) -> Result<[Ins
     let instruction = |name, operands, attributes| {
         Ok::<_, crate::error::Error>(Instruction {
             row: row(name)?,
-            operands,
-            attributes,
+            operands: Few::from_vec(operands),
+            attributes: Few::from_vec(attributes),
         })
     };
     let bytes = Attribute::Bytes(more.to_ne_bytes().to_vec());
     let scalar = vec![
         bytes,
-        Attribute::Ints(vec![]),
+        Attribute::Ints(Few::new()),
         Attribute::Dtype(Dtype::Int64),
     ];
     Ok([

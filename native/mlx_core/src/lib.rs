@@ -42,7 +42,7 @@ pub use host::HostView;
 pub use memory::{collect_advised, memory_limit, set_memory_limit};
 pub use mlx_rs::{Array, Dtype};
 pub use pointer::SegmentName;
-pub use program::{Instruction, Program};
+pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
 pub use stream::{Payload, Stream};
 pub use worker::{worker_count, QUEUE_CAPACITY};

@@ -3,11 +3,16 @@
 use std::ops::Range;
 
 use mlx_rs::{Array, Stream};
+use smallvec::SmallVec;
 
 use crate::attribute::Attribute;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::ops::Row;
+
+/// A list of mostly one to three, which then needs no memory of its own: what is allocated on
+/// one thread and freed on another is slow.
+pub type Few<T> = SmallVec<[T; 3]>;
 
 /// One op, the registers it reads and its attributes.
 ///
@@ -15,9 +20,12 @@ use crate::ops::Row;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     pub row: &'static Row,
-    pub operands: Vec<usize>,
-    pub attributes: Vec<Attribute>,
+    pub operands: Few<usize>,
+    pub attributes: Few<Attribute>,
 }
+
+/// Eager operations are mostly a single one.
+pub type Instructions = SmallVec<[Instruction; 1]>;
 
 /// An instruction in a program.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,25 +37,28 @@ pub(crate) struct Step {
     dead: Vec<usize>,
 }
 
+pub(crate) type Steps = SmallVec<[Step; 1]>;
+
 /// Instructions that have been checked, ready to run any number of times.
 ///
 /// Registers `0..inputs` hold the inputs; results follow in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     inputs: usize,
-    steps: Vec<Step>,
-    outputs: Vec<usize>,
+    steps: Steps,
+    outputs: Few<usize>,
     registers: usize,
 }
 
 impl Program {
     pub fn new(
         inputs: usize,
-        instructions: Vec<Instruction>,
-        outputs: Vec<usize>,
+        instructions: impl Into<Instructions>,
+        outputs: impl Into<Few<usize>>,
     ) -> Result<Program> {
+        let (instructions, outputs) = (instructions.into(), outputs.into());
         let mut registers = inputs;
-        let mut steps = Vec::with_capacity(instructions.len());
+        let mut steps = Steps::with_capacity(instructions.len());
         for instruction in instructions {
             instruction
                 .row
@@ -64,8 +75,8 @@ impl Program {
     /// From steps that read only what is there before them.
     pub(crate) fn of_steps(
         inputs: usize,
-        mut steps: Vec<Step>,
-        outputs: Vec<usize>,
+        mut steps: Steps,
+        outputs: Few<usize>,
         registers: usize,
     ) -> Program {
         // Everything goes when a single instruction has run.
@@ -232,8 +243,8 @@ mod tests {
     fn instruction(name: &str, operands: &[usize]) -> Instruction {
         Instruction {
             row: row(name).unwrap(),
-            operands: operands.to_vec(),
-            attributes: vec![],
+            operands: operands.into(),
+            attributes: Few::new(),
         }
     }
 
@@ -261,7 +272,7 @@ mod tests {
     fn programs_that_read_the_future_are_refused() {
         let error = Program::new(1, vec![instruction("add", &[0, 1])], vec![1]).unwrap_err();
         assert!(matches!(error, Error::Register { register: 1 }));
-        let error = Program::new(1, vec![], vec![3]).unwrap_err();
+        let error = Program::new(1, Vec::new(), vec![3]).unwrap_err();
         assert!(matches!(error, Error::Register { register: 3 }));
     }
 

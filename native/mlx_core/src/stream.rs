@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::host::HostView;
-use crate::program::Program;
+use crate::program::{Few, Program};
 use crate::slot::Slot;
 use crate::worker::{self, Job, Worker};
 
@@ -61,13 +61,17 @@ impl Stream {
 
     /// Queues a program and returns the slots of its outputs, or `None` when
     /// the queue is full.
-    pub fn run(&self, program: Arc<Program>, inputs: Vec<Arc<Slot>>) -> Option<Vec<Arc<Slot>>> {
-        let outputs: Vec<_> = (0..program.outputs())
+    pub fn run(
+        &self,
+        program: Arc<Program>,
+        inputs: impl Into<Few<Arc<Slot>>>,
+    ) -> Option<Few<Arc<Slot>>> {
+        let outputs: Few<_> = (0..program.outputs())
             .map(|_| Slot::new(self.worker()))
             .collect();
         let job = Job::Run {
             program,
-            inputs,
+            inputs: inputs.into(),
             outputs: outputs.clone(),
         };
         self.worker().queue().try_push(job).ok().map(|()| outputs)

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::program::Program;
+use crate::program::{Few, Program};
 use crate::queue::{Mail, Notice, Queue};
 use crate::slot::Slot;
 
@@ -31,8 +31,8 @@ pub(crate) type Call = Box<dyn FnOnce(&mut Context) + Send>;
 pub(crate) enum Job {
     Run {
         program: Arc<Program>,
-        inputs: Vec<Arc<Slot>>,
-        outputs: Vec<Arc<Slot>>,
+        inputs: Few<Arc<Slot>>,
+        outputs: Few<Arc<Slot>>,
     },
     Call(Call),
 }

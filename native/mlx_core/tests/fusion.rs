@@ -15,7 +15,7 @@ fn code(instructions: &[(&str, &[usize])]) -> Vec<Instruction> {
 }
 
 fn run(stream: &Stream, program: Program, inputs: &[&Arc<Slot>]) -> Vec<Vec<f32>> {
-    let inputs = inputs.iter().map(|&slot| slot.clone()).collect();
+    let inputs: Vec<_> = inputs.iter().map(|&slot| slot.clone()).collect();
     let outputs = stream.run(Arc::new(program), inputs).unwrap();
     outputs.iter().map(floats).collect()
 }
@@ -53,7 +53,7 @@ fn branches_divide_stretches_and_are_fused_themselves() {
     let on_true = Program::new(2, inner, vec![3, 2]).unwrap();
     let on_false = Program::new(2, vec![], vec![0, 1]).unwrap();
     let mut steps = code(&[("negate", &[1]), ("add", &[2, 0])]);
-    let branches = [on_true, on_false].map(Attribute::Program);
+    let branches = [on_true, on_false].map(|program| Attribute::Program(Box::new(program)));
     steps.push(instruction("cond", &[0, 2, 3], branches.into()));
     steps.extend(code(&[("add", &[4, 2]), ("multiply", &[6, 5])]));
     let program = Program::new(2, steps, vec![7, 5, 2]).unwrap();
@@ -69,7 +69,7 @@ fn loops_run_their_bodies_several_at_once() {
         let body = code(&[("add", &[0, 2]), ("multiply", &[3, 1])]);
         let body = Program::new(3, body, vec![4]).unwrap();
         let attributes = vec![
-            Attribute::Program(body),
+            Attribute::Program(Box::new(body)),
             Attribute::Int(times),
             Attribute::Int(5),
             Attribute::Int(-2),
@@ -87,7 +87,7 @@ fn conditions_and_bodies_of_loops_are_fused() {
     let condition = code(&[("multiply", &[0, 0]), ("less", &[2, 1])]);
     let condition = Program::new(2, condition, vec![3]).unwrap();
     let body = Program::new(2, code(&[("add", &[0, 0]), ("abs", &[2])]), vec![3]).unwrap();
-    let programs = [condition, body].map(Attribute::Program);
+    let programs = [condition, body].map(|program| Attribute::Program(Box::new(program)));
     let steps = vec![instruction("while", &[0, 1], programs.into())];
     same(
         Program::new(2, steps, vec![2]).unwrap(),

@@ -23,7 +23,7 @@ fn halting_child() {
         &[],
         vec![
             Attribute::Bytes(0.001f32.to_ne_bytes().to_vec()),
-            Attribute::Ints(vec![side, side]),
+            ints(&[side, side]),
             Attribute::Dtype(mlx_core::Dtype::Float32),
         ],
     );

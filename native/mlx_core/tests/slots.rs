@@ -25,12 +25,7 @@ fn results_are_read_where_they_were_queued() {
 fn a_lazy_slot_has_no_host_view() {
     let stream = stream();
     let a = load(&stream, &[1.0; 4], &[2, 2]);
-    let transposed = op(
-        &stream,
-        "transpose",
-        &[&a],
-        vec![Attribute::Ints(vec![1, 0])],
-    );
+    let transposed = op(&stream, "transpose", &[&a], vec![ints(&[1, 0])]);
     let view = transposed.host_view();
     assert!(view.is_none());
     assert_eq!(floats(&transposed), [1.0; 4]);
@@ -40,12 +35,7 @@ fn a_lazy_slot_has_no_host_view() {
 fn transposed_arrays_are_read_in_row_order() {
     let stream = stream();
     let a = load(&stream, &[1.0, 2.0, 3.0, 4.0], &[2, 2]);
-    let transposed = op(
-        &stream,
-        "transpose",
-        &[&a],
-        vec![Attribute::Ints(vec![1, 0])],
-    );
+    let transposed = op(&stream, "transpose", &[&a], vec![ints(&[1, 0])]);
     assert_eq!(floats(&transposed), [1.0, 3.0, 2.0, 4.0]);
 }
 
@@ -54,7 +44,12 @@ fn empty_arrays_are_read() {
     let stream = stream();
     let empty = load(&stream, &[], &[2, 0]);
     assert_eq!(floats(&empty), [0.0; 0]);
-    let sum = op(&stream, "sum", &[&empty], vec![Attribute::Ints(vec![1])]);
+    let sum = op(
+        &stream,
+        "sum",
+        &[&empty],
+        vec![ints(&[1]), Attribute::Bool(true)],
+    );
     assert_eq!(floats(&sum), [0.0, 0.0]);
 }
 

@@ -1,36 +1,95 @@
-use mlx_core::{dtype_from_nx, ops, Attribute, Dtype, Error, Instruction, Program};
-use rustler::{
-    Atom, Binary, Decoder, Env, NifResult, NifTuple, NifUnitEnum, NifUntaggedEnum, Term,
-};
+use std::collections::HashMap;
 
-/// `{op, operands, attributes}`.
-#[derive(NifTuple)]
-#[rustler(decode)]
-pub struct InstructionTuple<'a> {
-    op: OpName,
-    operands: Vec<usize>,
-    attributes: Vec<AttributeTerm<'a>>,
+use mlx_core::{
+    dtype_from_nx, ops, Attribute, Dtype, Error, Few, Instruction, Instructions, Program,
+};
+use once_cell::sync::OnceCell;
+use rustler::types::ListIterator;
+use rustler::{Atom, Binary, Decoder, Env, NifResult, NifTuple, NifUnitEnum, Term, TermType};
+
+/// Why a term is no instruction: it has another shape, or the engine refuses what it says.
+pub enum Refusal {
+    Term(rustler::Error),
+    Engine(Error),
 }
 
-#[derive(NifUntaggedEnum)]
-#[rustler(decode)]
-enum AttributeTerm<'a> {
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Ints(Vec<i64>),
-    Type(TypeTuple),
-    Bytes(Binary<'a>),
-    Program(ProgramTuple<'a>),
+impl From<rustler::Error> for Refusal {
+    fn from(error: rustler::Error) -> Self {
+        Refusal::Term(error)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Engine(error)
+    }
+}
+
+type Row = &'static ops::Row;
+
+/// Atoms last as long as the VM, so that a row is found without reading its name.
+static ROWS: OnceCell<HashMap<Atom, Row>> = OnceCell::new();
+
+/// Gives each row of the op table its atom.
+pub fn load(env: Env) -> NifResult<()> {
+    let rows = ops::table().map(|row| Ok((Atom::from_str(env, row.name)?, row)));
+    ROWS.get_or_try_init(|| rows.collect::<NifResult<_>>())?;
+    Ok(())
+}
+
+fn row(name: Term) -> Result<Row, Refusal> {
+    let atom = name.decode::<Atom>()?;
+    match ROWS.get().and_then(|rows| rows.get(&atom)) {
+        Some(row) => Ok(row),
+        None => Ok(ops::row(&name.atom_to_string()?)?),
+    }
+}
+
+/// Checks a list of `{op, operands, attributes}`, and gives the registers of the outputs.
+pub fn program(inputs: usize, instructions: Term, outputs: Term) -> Result<Program, Refusal> {
+    let instructions: Instructions = each(instructions, instruction)?;
+    Ok(Program::new(inputs, instructions, numbers(outputs)?)?)
+}
+
+fn instruction(term: Term) -> Result<Instruction, Refusal> {
+    let (name, operands, attributes): (Term, Term, Term) = term.decode()?;
+    Ok(Instruction {
+        row: row(name)?,
+        operands: numbers(operands)?,
+        attributes: each(attributes, attribute)?,
+    })
+}
+
+fn attribute(term: Term) -> Result<Attribute, Refusal> {
+    Ok(match term.get_type() {
+        TermType::Atom => Attribute::Bool(term.decode()?),
+        TermType::Integer => Attribute::Int(term.decode()?),
+        TermType::Float => Attribute::Float(term.decode()?),
+        TermType::List => Attribute::Ints(numbers(term)?),
+        TermType::Binary => Attribute::Bytes(term.decode::<Binary>()?.as_slice().to_vec()),
+        _ => match term.decode::<TypeTuple>() {
+            Ok(tuple) => Attribute::Dtype(tuple.try_into()?),
+            Err(_) => Attribute::Program(Box::new(nested(term)?)),
+        },
+    })
 }
 
 /// `{number of inputs, instructions, registers of the outputs}`.
-#[derive(NifTuple)]
-#[rustler(decode)]
-pub struct ProgramTuple<'a> {
-    inputs: usize,
-    instructions: Vec<InstructionTuple<'a>>,
-    outputs: Vec<usize>,
+pub fn nested(term: Term) -> Result<Program, Refusal> {
+    let (inputs, instructions, outputs) = term.decode()?;
+    program(inputs, instructions, outputs)
+}
+
+/// A list's elements, each by `decode`.
+pub fn each<'a, T, L: FromIterator<T>>(
+    list: Term<'a>,
+    decode: impl Fn(Term<'a>) -> Result<T, Refusal>,
+) -> Result<L, Refusal> {
+    list.decode::<ListIterator>()?.map(decode).collect()
+}
+
+fn numbers<'a, T: Decoder<'a>>(list: Term<'a>) -> Result<Few<T>, Refusal> {
+    each(list, |term| Ok(term.decode()?))
 }
 
 /// A type of Nx's, such as `{:f, 32}`.
@@ -61,54 +120,6 @@ impl TryFrom<TypeTuple> for Dtype {
             TypeKind::C => "c",
         };
         dtype_from_nx(kind, tuple.bits)
-    }
-}
-
-/// The atom that names a row of the op table.
-struct OpName(String);
-
-impl<'a> Decoder<'a> for OpName {
-    fn decode(term: Term<'a>) -> NifResult<Self> {
-        term.atom_to_string().map(OpName)
-    }
-}
-
-impl TryFrom<AttributeTerm<'_>> for Attribute {
-    type Error = Error;
-
-    fn try_from(term: AttributeTerm) -> Result<Self, Error> {
-        Ok(match term {
-            AttributeTerm::Bool(value) => Attribute::Bool(value),
-            AttributeTerm::Int(value) => Attribute::Int(value),
-            AttributeTerm::Float(value) => Attribute::Float(value),
-            AttributeTerm::Ints(values) => Attribute::Ints(values),
-            AttributeTerm::Type(tuple) => Attribute::Dtype(tuple.try_into()?),
-            AttributeTerm::Bytes(binary) => Attribute::Bytes(binary.as_slice().to_vec()),
-            AttributeTerm::Program(tuple) => Attribute::Program(tuple.try_into()?),
-        })
-    }
-}
-
-impl TryFrom<InstructionTuple<'_>> for Instruction {
-    type Error = Error;
-
-    fn try_from(tuple: InstructionTuple) -> Result<Self, Error> {
-        let attributes = tuple.attributes.into_iter().map(Attribute::try_from);
-        Ok(Instruction {
-            row: ops::row(&tuple.op.0)?,
-            operands: tuple.operands,
-            attributes: attributes.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl TryFrom<ProgramTuple<'_>> for Program {
-    type Error = Error;
-
-    fn try_from(tuple: ProgramTuple) -> Result<Self, Error> {
-        let instructions = tuple.instructions.into_iter().map(Instruction::try_from);
-        let instructions = instructions.collect::<Result<_, _>>()?;
-        Program::new(tuple.inputs, instructions, tuple.outputs)
     }
 }
 

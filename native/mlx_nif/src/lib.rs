@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     mlx_core::init();
     halt::install(env);
-    true
+    instruction::load(env).is_ok()
 }
 
 rustler::init!("Elixir.Mlx.Native", load = load);

@@ -1,12 +1,12 @@
 use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
-use mlx_core::{Error, Program, Slot};
-use rustler::{Resource, ResourceArc};
+use mlx_core::{Few, Program, Slot};
+use rustler::{NifResult, Resource, ResourceArc, Term};
 
-use crate::instruction::ProgramTuple;
+use crate::instruction::{each, nested, Refusal};
 use crate::reply::Outcome;
-use crate::stream::{Submitted, Target, Tensors};
+use crate::stream::{slot, Submitted, Target};
 use crate::tensor::Tensor;
 
 /// A program with the tensors that are its last inputs whenever it runs.
@@ -24,24 +24,24 @@ impl RefUnwindSafe for Compiled {}
 /// Makes a program that runs any number of times, fused if asked for.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn program_new(
-    program: ProgramTuple,
-    constants: Tensors,
+    program: Term,
+    constants: Term,
     fuse: bool,
-) -> Outcome<ResourceArc<Compiled>> {
-    compile(program, constants, fuse).into()
+) -> NifResult<Outcome<ResourceArc<Compiled>>> {
+    match compile(program, constants, fuse) {
+        Ok(compiled) => Ok(Outcome::Ok(ResourceArc::new(compiled))),
+        Err(Refusal::Engine(error)) => Ok(Outcome::Error(error.into())),
+        Err(Refusal::Term(error)) => Err(error),
+    }
 }
 
-fn compile(
-    program: ProgramTuple,
-    constants: Tensors,
-    fuse: bool,
-) -> Result<ResourceArc<Compiled>, Error> {
-    let program = Program::try_from(program)?;
+fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refusal> {
+    let program = nested(program)?;
     let program = if fuse { program.fused()? } else { program };
-    Ok(ResourceArc::new(Compiled {
+    Ok(Compiled {
         program: Arc::new(program),
-        constants: slots(&constants)?,
-    }))
+        constants: each(constants, slot)?,
+    })
 }
 
 /// Queues the program and gives the tensors of its outputs, not computed yet. The
@@ -50,27 +50,27 @@ fn compile(
 fn program_run(
     target: Target,
     compiled: ResourceArc<Compiled>,
-    inputs: Tensors,
-    donated: Tensors,
-) -> Submitted<Tensors> {
-    run(target, &compiled, inputs, donated).into()
+    inputs: Term,
+    donated: Vec<ResourceArc<Tensor>>,
+) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    match run(target, &compiled, inputs, &donated) {
+        Ok(tensors) => Ok(Ok(tensors).into()),
+        Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
+        Err(Refusal::Term(error)) => Err(error),
+    }
 }
 
 fn run(
     target: Target,
     compiled: &Compiled,
-    inputs: Tensors,
-    donated: Tensors,
-) -> Result<Option<Tensors>, Error> {
-    let mut inputs = slots(&inputs)?;
+    inputs: Term,
+    donated: &[ResourceArc<Tensor>],
+) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
+    let mut inputs: Few<Arc<Slot>> = each(inputs, slot)?;
     inputs.extend(compiled.constants.iter().cloned());
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
         donated.iter().for_each(|tensor| drop(tensor.take()));
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
-}
-
-fn slots(tensors: &Tensors) -> Result<Vec<Arc<Slot>>, Error> {
-    tensors.iter().map(|tensor| tensor.slot()).collect()
 }

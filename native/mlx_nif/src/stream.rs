@@ -1,13 +1,15 @@
 use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
-use mlx_core::{Error, Instruction, Program, Stream};
+use mlx_core::{Error, Few, Slot, Stream};
 use rustler::types::atom;
-use rustler::{Atom, Encoder, Env, NifTaggedEnum, NifUntaggedEnum, Resource, ResourceArc, Term};
+use rustler::{
+    Atom, Encoder, Env, NifResult, NifTaggedEnum, NifUntaggedEnum, Resource, ResourceArc, Term,
+};
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
-use crate::instruction::InstructionTuple;
+use crate::instruction::{each, program, Refusal};
 use crate::reply::{Letter, Outcome, Reply};
 use crate::tensor::Tensor;
 
@@ -34,8 +36,6 @@ impl<T> From<Result<Option<T>, Error>> for Submitted<T> {
         }
     }
 }
-
-pub type Tensors = Vec<ResourceArc<Tensor>>;
 
 /// A stream that Elixir holds.
 pub struct StreamHandle(Stream);
@@ -76,30 +76,31 @@ fn stream_new(device: DeviceAtom) -> Outcome<ResourceArc<StreamHandle>> {
 #[rustler::nif]
 fn stream_submit(
     device: DeviceAtom,
-    instructions: Vec<InstructionTuple>,
-    inputs: Tensors,
-    outputs: Vec<usize>,
-) -> Submitted<Tensors> {
-    submit(device, instructions, inputs, outputs).into()
+    instructions: Term,
+    inputs: Term,
+    outputs: Term,
+) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    match submit(device, instructions, inputs, outputs) {
+        Ok(tensors) => Ok(Ok(tensors).into()),
+        Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
+        Err(Refusal::Term(error)) => Err(error),
+    }
 }
 
 fn submit(
     device: DeviceAtom,
-    instructions: Vec<InstructionTuple>,
-    inputs: Tensors,
-    outputs: Vec<usize>,
-) -> Result<Option<Tensors>, Error> {
-    let instructions = instructions
-        .into_iter()
-        .map(Instruction::try_from)
-        .collect::<Result<_, _>>()?;
-    let program = Program::new(inputs.len(), instructions, outputs)?;
-    let inputs = inputs
-        .iter()
-        .map(|tensor| tensor.slot())
-        .collect::<Result<_, _>>()?;
+    instructions: Term,
+    inputs: Term,
+    outputs: Term,
+) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
+    let inputs: Few<Arc<Slot>> = each(inputs, slot)?;
+    let program = program(inputs.len(), instructions, outputs)?;
     let slots = Stream::of(device.into())?.run(Arc::new(program), inputs);
     Ok(slots.map(|slots| slots.into_iter().map(Tensor::new).collect()))
+}
+
+pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
+    Ok(tensor.decode::<ResourceArc<Tensor>>()?.slot()?)
 }
 
 /// Sets how many bytes MLX may hold in all.

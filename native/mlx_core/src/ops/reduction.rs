@@ -15,18 +15,22 @@ use crate::error::Result;
 use crate::ffi::{c_op, on_gpu};
 
 ops! {
-    /// The sum over axes, which stay with size 1.
-    sum(x) { axes: Shape } |s| => widened(x, |x| reduce(x, &axes, &SUM, s));
-    /// The product over axes, which stay with size 1.
-    product(x) { axes: Shape } |s| => widened(x, |x| reduce(x, &axes, &PRODUCT, s));
-    /// The largest over axes, which stay with size 1; NaN if there is one.
-    reduce_max(x) { axes: Shape } |s| => reduce(x, &axes, &MAX, s);
-    /// The smallest over axes, which stay with size 1; NaN if there is one.
-    reduce_min(x) { axes: Shape } |s| => reduce(x, &axes, &MIN, s);
-    /// Whether all are true over axes, which stay with size 1.
-    all(x) { axes: Shape } => truth(x)?.all_axes(&axes, true);
-    /// Whether any is true over axes, which stay with size 1.
-    any(x) { axes: Shape } => truth(x)?.any_axes(&axes, true);
+    /// The sum over axes, which stay with size 1 if they are kept.
+    sum(x) { axes: Shape, keep: bool } |s| =>
+        without(widened(x, |x| reduce(x, &axes, &SUM, s))?, &axes, keep);
+    /// The product over axes, which stay with size 1 if they are kept.
+    product(x) { axes: Shape, keep: bool } |s| =>
+        without(widened(x, |x| reduce(x, &axes, &PRODUCT, s))?, &axes, keep);
+    /// The largest over axes, which stay with size 1 if they are kept; NaN if there is one.
+    reduce_max(x) { axes: Shape, keep: bool } |s| =>
+        without(reduce(x, &axes, &MAX, s)?, &axes, keep);
+    /// The smallest over axes, which stay with size 1 if they are kept; NaN if there is one.
+    reduce_min(x) { axes: Shape, keep: bool } |s| =>
+        without(reduce(x, &axes, &MIN, s)?, &axes, keep);
+    /// Whether all are true over axes, which stay with size 1 if they are kept.
+    all(x) { axes: Shape, keep: bool } => truth(x)?.all_axes(&axes, keep);
+    /// Whether any is true over axes, which stay with size 1 if they are kept.
+    any(x) { axes: Shape, keep: bool } => truth(x)?.any_axes(&axes, keep);
     /// Where the first largest is along an axis, which stays with size 1, or the last
     /// one. NaN is larger than any number, and of several the last one counts.
     argmax(x) { axis: i32, last: bool } |s| => LARGEST.position(x, axis, last, s);
@@ -102,6 +106,13 @@ pub(super) const MIN: Operation = Operation {
     reduce: |x, axes| x.min_axes(axes, true),
     idempotent: true,
 };
+
+fn without(x: Array, axes: &[i32], keep: bool) -> Result<Array, Exception> {
+    if keep || axes.is_empty() {
+        return Ok(x);
+    }
+    x.squeeze_axes(axes)
+}
 
 /// A last axis of this size is worth folding into lanes.
 const LANES: i32 = 512;

@@ -26,9 +26,13 @@ pub fn load(stream: &Stream, values: &[f32], dims: &[i64]) -> Arc<Slot> {
 pub fn instruction(name: &str, operands: &[usize], attributes: Vec<Attribute>) -> Instruction {
     Instruction {
         row: ops::row(name).unwrap(),
-        operands: operands.to_vec(),
-        attributes,
+        operands: operands.into(),
+        attributes: attributes.into(),
     }
+}
+
+pub fn ints(values: &[i64]) -> Attribute {
+    Attribute::Ints(values.into())
 }
 
 /// Queues one op on slots and returns the slot of its result.

@@ -9,6 +9,7 @@ use mlx_core::{
 };
 
 use crate::common;
+pub use crate::common::ints;
 use crate::numbers::{numbers, Element, Number};
 
 /// Values with their type and shape.
@@ -39,10 +40,6 @@ pub fn vector<T: Element>(values: &[T]) -> Tensor {
 
 pub fn scalar<T: Element>(value: T) -> Tensor {
     tensor(&[value], &[])
-}
-
-pub fn ints(values: &[i64]) -> Attribute {
-    Attribute::Ints(values.to_vec())
 }
 
 pub fn int(value: i64) -> Attribute {
@@ -163,11 +160,11 @@ impl Case {
         }
         let first = inputs.len() + instructions.len();
         let instruction = common::instruction(self.op, &operands, attributes);
-        let results = (first..first + instruction.results()).collect();
+        let results: Vec<_> = (first..first + instruction.results()).collect();
         instructions.push(instruction);
         let program = Program::new(inputs.len(), instructions, results).unwrap();
         let outputs = stream.run(Arc::new(program), inputs.clone()).unwrap();
-        (outputs, inputs)
+        (outputs.into_vec(), inputs)
     }
 
     fn check(&self, stream: &Stream, way: Way) -> Result<(), String> {
@@ -232,7 +229,7 @@ impl Way {
                 let (mut stops, mut strides) = (operand.dims.clone(), vec![1; rank]);
                 stops[rank - 1] *= 2;
                 strides[rank - 1] = 2;
-                let attributes = [starts, stops, strides].map(Attribute::Ints);
+                let attributes = [starts, stops, strides].map(|numbers| ints(&numbers));
                 Some(common::instruction("slice", &[i], attributes.into()))
             }
             _ => None,

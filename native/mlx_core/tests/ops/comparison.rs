@@ -179,7 +179,11 @@ fn complex_truths() -> Vec<Case> {
     let ors = [false, true, true, true, true];
     let mut cases = truths(a, b, [ands, ors]);
     let imaginary = || vector(&[[0f32, 1.0]]);
-    let over = |op| case(op).on([imaginary()]).with([ints(&[0])]);
+    let over = |op| {
+        case(op)
+            .on([imaginary()])
+            .with([ints(&[0]), Attribute::Bool(true)])
+    };
     cases.push(
         case("logical_not")
             .on([imaginary()])

@@ -1,5 +1,6 @@
 //! Complex numbers.
 
+use mlx_core::Attribute;
 use num_complex::Complex64;
 
 use crate::case::*;
@@ -104,11 +105,11 @@ fn reductions() -> Vec<Case> {
     vec![
         case("sum")
             .on([values.clone()])
-            .with([ints(&[0])])
+            .with([ints(&[0]), Attribute::Bool(true)])
             .gives(vector(&[[4f32, 2.0]])),
         case("product")
             .on([values])
-            .with([ints(&[0])])
+            .with([ints(&[0]), Attribute::Bool(true)])
             .gives(vector(&[[-5f32, 5.0]])),
         case("matmul")
             .on([matrix.clone(), matrix])

@@ -13,11 +13,13 @@ tests! {
 }
 
 fn program(inputs: usize, code: &[(&str, &[usize])], outputs: &[usize]) -> Attribute {
-    let code = code
+    let code: Vec<_> = code
         .iter()
         .map(|(name, operands)| instruction(name, operands, vec![]))
         .collect();
-    Attribute::Program(Program::new(inputs, code, outputs.to_vec()).unwrap())
+    Attribute::Program(Box::new(
+        Program::new(inputs, code, outputs.to_vec()).unwrap(),
+    ))
 }
 
 fn branches() -> Vec<Case> {

@@ -22,6 +22,7 @@ tests! {
     the_last_nan_is_an_extreme => last_nan;
     empty_axes_give_neutral_elements => empty;
     axes_that_are_not_there_are_refused => wrong_axes;
+    axes_that_are_not_kept_go => dropped_axes;
 }
 
 /// 2 × 3 × 4, counting from 1.
@@ -31,7 +32,10 @@ fn cube() -> Tensor {
 }
 
 fn over(op: &'static str, x: Tensor, axes: &[i64], y: Tensor) -> Case {
-    case(op).on([x]).with([ints(axes)]).gives(y)
+    case(op)
+        .on([x])
+        .with([ints(axes), Attribute::Bool(true)])
+        .gives(y)
 }
 
 fn sums() -> Vec<Case> {
@@ -385,11 +389,11 @@ fn empty() -> Vec<Case> {
         over("reduce_max", rows(), &[0], none()),
         case("reduce_max")
             .on([rows()])
-            .with([ints(&[1])])
+            .with([ints(&[1]), Attribute::Bool(true)])
             .fails("reduce_max(f32[2][0]): "),
         case("reduce_min")
             .on([rows()])
-            .with([ints(&[1])])
+            .with([ints(&[1]), Attribute::Bool(true)])
             .fails("reduce_min(f32[2][0]): "),
         case("argmax")
             .on([rows()])
@@ -408,7 +412,12 @@ fn wrong_axes() -> Vec<Case> {
     let reductions = reductions
         .into_iter()
         .flat_map(|op| [(op, ints(&[1])), (op, ints(&[0, 0])), (op, ints(&[-2]))])
-        .map(|(op, axes)| case(op).on([row()]).with([axes]).fails("(f32[2]): "));
+        .map(|(op, axes)| {
+            case(op)
+                .on([row()])
+                .with([axes, Attribute::Bool(false)])
+                .fails("(f32[2]): ")
+        });
     let places = ["argmax", "argmin"].into_iter().flat_map(|op| {
         [1, -1].map(|axis| {
             case(op)
@@ -418,4 +427,24 @@ fn wrong_axes() -> Vec<Case> {
         })
     });
     reductions.chain(places).collect()
+}
+
+fn dropped_axes() -> Vec<Case> {
+    let matrix = || tensor(&[1f32, 2.0, 3.0, 0.0, 5.0, 6.0], &[2, 3]);
+    let over = |op, axes: &[i64], y: Tensor| {
+        case(op)
+            .on([matrix()])
+            .with([ints(axes), Attribute::Bool(false)])
+            .gives(y)
+    };
+    vec![
+        over("sum", &[1], vector(&[6f32, 11.0])),
+        over("sum", &[1, 0], scalar(17f32)),
+        over("sum", &[], matrix()),
+        over("product", &[0], vector(&[0f32, 10.0, 18.0])),
+        over("reduce_max", &[0, 1], scalar(6f32)),
+        over("reduce_min", &[1], vector(&[1f32, 0.0])),
+        over("all", &[0], vector(&[false, true, true])),
+        over("any", &[0, 1], scalar(true)),
+    ]
 }

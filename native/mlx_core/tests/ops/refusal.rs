@@ -19,11 +19,11 @@ fn program(op: &str, operands: usize, attributes: usize) -> Result<Program, Erro
     let instruction = Instruction {
         row: ops::row(op)?,
         operands: (0..operands).collect(),
-        attributes: vec![Attribute::Int(0); attributes],
+        attributes: vec![Attribute::Int(0); attributes].into(),
     };
     // Without its programs, an op that has as many results as one has none.
     let results = instruction.results().min(1);
-    let outputs = (operands..operands + results).collect();
+    let outputs: Vec<_> = (operands..operands + results).collect();
     Program::new(operands, vec![instruction], outputs)
 }
 
@@ -120,12 +120,12 @@ fn wrong_attributes_are_named_with_what_is_expected() {
         assert!(error.ends_with(&message), "{error}");
     };
     refuses("sum", 0, Attribute::Int(0), axes);
-    refuses("sum", 0, Attribute::Ints(vec![wide]), axes);
+    refuses("sum", 0, common::ints(&[wide]), axes);
     refuses("argmax", 0, Attribute::Float(0.0), axis);
     refuses("argmax", 0, Attribute::Int(wide), axis);
     refuses("arange", 0, Attribute::Dtype(Dtype::Int32), size);
     refuses("cast", 0, Attribute::Int(5), dtype);
-    refuses("full", 2, Attribute::Ints(vec![]), dtype);
+    refuses("full", 2, common::ints(&[]), dtype);
     refuses("full", 0, Attribute::Float(1.0), value);
 }
 

@@ -119,7 +119,7 @@ fn folds() -> Vec<Case> {
             common::instruction("multiply", &[1, 2], vec![]),
             common::instruction("add", &[3, 0], vec![]),
         ];
-        Attribute::Program(Program::new(3, step, vec![4]).unwrap())
+        Attribute::Program(Box::new(Program::new(3, step, vec![4]).unwrap()))
     };
     let fold = |x: Tensor, [sizes, strides, dilations]: [&[i64]; 3], y: Tensor| {
         case("window_fold")
