@@ -12,8 +12,7 @@ defmodule Mlx.Debug do
   @type check :: {[Graph.t()], ([binary] -> String.t() | nil)}
 
   @doc """
-  Raises if an operation has an index for which there is no place. The tensors are its
-  operands from last to first.
+  Raises if an operation has an index for which there is no place.
   """
   defmacro check_bounds(op, nodes, tensors, device) do
     if Application.compile_env(__CALLER__, :mlx, :debug_bounds_check, false) do
@@ -65,7 +64,7 @@ defmodule Mlx.Debug do
   end
 
   def bounds!(op, nodes, tensors, device) do
-    op |> bounds(nodes) |> judge!(op, tensors, Enum.reverse(tensors), device)
+    op |> bounds(nodes) |> judge!(op, tensors, tensors, device)
   end
 
   # What was asked for is not computed.
@@ -73,11 +72,10 @@ defmodule Mlx.Debug do
 
   def finite!(results, op, tensors, device) do
     outs = if is_tuple(results), do: Tuple.to_list(results), else: [results]
-    operands = Enum.reverse(tensors)
-    all = outs ++ operands
+    all = outs ++ tensors
     nodes = Enum.with_index(all, fn tensor, at -> Dispatch.input(tensor, at, device) end)
     {outs, inputs} = Enum.split(nodes, length(outs))
-    outs |> finite(inputs) |> judge!(op, Enum.reverse(all), operands, device)
+    outs |> finite(inputs) |> judge!(op, all, tensors, device)
     results
   end
 

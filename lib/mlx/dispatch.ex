@@ -13,19 +13,14 @@ defmodule Mlx.Dispatch do
   Runs an operation of `Nx.Backend` on the device of its operands.
   """
   def run(op, out, args) do
-    {nodes, tensors, count} = operands(args, [], 0)
-
-    case device(tensors) do
-      :traced -> Function.run(op, out, args)
-      device -> run(op, out, args, nodes, tensors, count, device)
-    end
+    tensors = tensors(args, [])
+    run(op, out, args, device(tensors), tensors)
   end
 
   @doc """
   Runs an operation that has no operands on a device.
   """
-  def create(op, out, args, :traced), do: Function.run(op, out, args)
-  def create(op, out, args, device), do: run(op, out, args, args, [], 0, device)
+  def create(op, out, args, device), do: run(op, out, args, device, [])
 
   @doc """
   Runs an operation that folds with a function, the third argument.
@@ -36,11 +31,13 @@ defmodule Mlx.Dispatch do
     run(op, out, [tensor, acc, function.captured, function | rest])
   end
 
-  defp run(op, out, args, nodes, tensors, count, device) do
+  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
+
+  defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    nodes = Downcast.nodes(nodes, tensors, device)
+    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
     check_bounds(op, nodes, tensors, device)
-    [ref] = submit([lower(op, out, nodes, args, device)], tensors, count, device)
+    [ref] = submit([lower(op, out, nodes, args, device)], tensors, device)
     check_finite(wrap(out, ref, device), op, tensors, device)
   end
 
@@ -55,9 +52,9 @@ defmodule Mlx.Dispatch do
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
   """
   def run_block(block, out, args, fun) do
-    {nodes, tensors, count} = operands(args, [], 0)
+    tensors = tensors(args, [])
     device = device(tensors)
-    nodes = Downcast.nodes(nodes, tensors, device)
+    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
 
     case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
@@ -66,33 +63,33 @@ defmodule Mlx.Dispatch do
       %Graph{} = node ->
         check_type!(out.type, device)
         check_bounds(block, nodes, tensors, device)
-        [ref] = submit([node], tensors, count, device)
+        [ref] = submit([node], tensors, device)
         check_finite(wrap(out, ref, device), block, tensors, device)
 
       nodes when is_tuple(nodes) ->
         outs = Tuple.to_list(out)
         Enum.each(outs, &check_type!(&1.type, device))
-        refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
+        refs = nodes |> Tuple.to_list() |> submit(tensors, device)
         outs = Enum.zip_with(outs, refs, &wrap(&1, &2, device))
         check_finite(List.to_tuple(outs), block, tensors, device)
     end
   end
 
   @doc """
-  The values of nodes whose inputs are the tensors, from last to first, as binaries.
+  The values of nodes whose inputs are the tensors, as binaries.
   """
   def values(nodes, tensors, device) do
-    refs = submit(nodes, tensors, length(tensors), device)
+    refs = submit(nodes, tensors, device)
     Enum.map(refs, fn ref -> await(&Native.tensor_read(ref, &1)) end)
   end
 
   @doc """
-  Queues what makes the nodes of the arrays of tensors, which are the first `count`
-  inputs, in the order of the arguments.
+  Queues what makes the nodes of the arrays of tensors, which are the first inputs, in
+  the order of the arguments.
   """
-  def submit(nodes, tensors, count, device) do
-    refs = refs(tensors, device, [])
-    {instructions, registers} = Graph.flatten(nodes, count)
+  def submit(nodes, tensors, device) do
+    refs = refs(tensors, device)
+    {instructions, registers} = Graph.flatten(nodes, length(refs))
     queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
   end
 
@@ -202,24 +199,23 @@ defmodule Mlx.Dispatch do
 
   # Operands
 
-  # The arguments with nodes in the place of tensors, and the tensors from last to first.
-  defp operands([], tensors, count), do: {[], tensors, count}
+  defp tensors([], acc), do: acc
+  defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
+  defp tensors(%T{} = tensor, acc), do: [tensor | acc]
+  defp tensors(_arg, acc), do: acc
 
-  defp operands([%T{type: type, shape: shape} = tensor | args], tensors, count) do
-    node = Graph.input(count, Narrow.wide(type), shape)
-    {nodes, tensors, count} = operands(args, [tensor | tensors], count + 1)
-    {[node | nodes], tensors, count}
+  # The arguments with nodes in the place of tensors.
+  defp nodes([], _register), do: []
+
+  defp nodes([%T{type: type, shape: shape} | args], register) do
+    [Graph.input(register, Narrow.wide(type), shape) | nodes(args, register + 1)]
   end
 
-  defp operands([list | args], tensors, count) when is_list(list) do
-    {list, tensors, count} = operands(list, tensors, count)
-    {nodes, tensors, count} = operands(args, tensors, count)
-    {[list | nodes], tensors, count}
-  end
-
-  defp operands([arg | args], tensors, count) do
-    {nodes, tensors, count} = operands(args, tensors, count)
-    {[arg | nodes], tensors, count}
+  defp nodes([arg | args], register) do
+    case is_list(arg) && tensors(arg, []) do
+      none when none in [false, []] -> [arg | nodes(args, register)]
+      found -> [nodes(arg, register) | nodes(args, register + length(found))]
+    end
   end
 
   @doc """
@@ -250,8 +246,8 @@ defmodule Mlx.Dispatch do
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
 
-  defp refs([], _device, acc), do: acc
-  defp refs([tensor | rest], device, acc), do: refs(rest, device, [ref(tensor, device) | acc])
+  defp refs([], _device), do: []
+  defp refs([tensor | rest], device), do: [ref(tensor, device) | refs(rest, device)]
 
   @doc """
   The array of a tensor, copied to the device if it is of another backend.

@@ -4,7 +4,6 @@ defmodule Mlx.RandomTest do
   """
 
   use ExUnit.Case, async: true
-  use ExUnitProperties
   import Mlx.Oracle
   import Mlx.Samples
   alias Nx.Random
@@ -13,16 +12,6 @@ defmodule Mlx.RandomTest do
   @close [ulps: 16, scale: 1.0]
 
   describe "keys" do
-    property "are made, split and folded into" do
-      check all seed <- integer(0..(2 ** 63 - 1)),
-                data <- integer(0..(2 ** 40)),
-                parts <- integer(1..9) do
-        assert_same(fn -> Random.key(seed) end, [])
-        assert_same(&Random.split(&1, parts: parts), [key(seed)])
-        assert_same(&Random.fold_in/2, [key(seed), tensor(data, :s64)])
-      end
-    end
-
     test "fold tensors in" do
       assert_same(&Random.fold_in/2, [key(3), tensor([[1, 99], [1234, 2 ** 32 + 5]], :u64)])
     end
@@ -121,17 +110,6 @@ defmodule Mlx.RandomTest do
         args = [key(12), x, chances]
         assert_same(&Random.choice(&1, &2, &3, unquote(options)), args)
       end
-    end
-  end
-
-  property "numbers of any shape" do
-    check all seed <- integer(0..1000),
-              rank <- integer(0..3),
-              shape <- Mlx.Generators.shape(rank),
-              max_runs: 25 do
-      assert_same(&Random.uniform(&1, shape: shape), [key(seed)])
-      assert_same(&Random.randint(&1, -7, 1000, shape: shape), [key(seed)])
-      assert_same(&Random.normal(&1, shape: shape), [key(seed)], @close)
     end
   end
 

@@ -12,55 +12,82 @@ defmodule Mlx.Oracle do
     {:f, 16} => 2.0 ** -10,
     {:f, 32} => 2.0 ** -23,
     {:f, 64} => 2.0 ** -52,
-    {:c, 64} => 2.0 ** -23
+    {:c, 64} => 2.0 ** -23,
+    {:f, 8} => 2.0 ** -2,
+    {:f8_e4m3fn, 8} => 2.0 ** -3
   }
+
+  @doc """
+  The ways in which Mlx runs a function, for `run/3`. What is held against the oracle is
+  run in all of them.
+  """
+  def ways, do: [:eager, compiled: Mlx.Compiler]
+
+  @doc """
+  Runs a function with Mlx's tensors in one way.
+  """
+  def run(:eager, fun, args), do: on({Mlx.Backend, device: :cpu}, fun, args)
+
+  def run({:compiled, compiler}, fun, args) do
+    compiled = fn args ->
+      {fun, tensors} = of_tensors(fun, args)
+      Nx.Defn.jit(fun, compiler: compiler, device: :cpu).(tensors)
+    end
+
+    run(:eager, compiled, [args])
+  end
+
+  @doc """
+  Runs a function in several ways, which all give the same, as tensors of
+  `Nx.BinaryBackend`.
+  """
+  def run(fun, args), do: run_in(ways(), fun, args)
+
+  @doc """
+  The same in these ways.
+  """
+  def run_in(ways, fun, args) do
+    [first | others] = for way <- ways, do: run(way, fun, args)
+    {result, nil} = swap(first, nil, &{Nx.backend_copy(&1, Nx.BinaryBackend), &2})
+    for got <- [first | others], do: assert_equivalent(got, result)
+    result
+  end
 
   @doc """
   Asserts that `fun` gives the same with tensors of either backend in `args`.
 
   ## Options
 
+    * `:oracle` - what `Nx.BinaryBackend` runs in the place of `fun`, for results that
+      it has no answer to or that only their product makes unique
     * `:ulps` - how far floats may be apart, in units of the expected one's last place
     * `:scale` - the least magnitude those units are taken of, for results that
       cancel to almost nothing
     * `:signed_zero` - whether 0.0 and -0.0 differ, `true` by default
-    * `:compiled` - whether the function is also compiled, which has to give the same
-      bits; `true` by default, `false` for what Nx refuses inside definitions
+    * `:ways` - of running it, by default all
 
   """
   def assert_same(fun, args, opts \\ []) do
-    expected = on(Nx.BinaryBackend, fun, args)
-    got = on({Mlx.Backend, device: :cpu}, fun, args)
-    assert_equivalent(got, expected, opts)
-    if Keyword.get(opts, :compiled, true), do: assert_identical(compiled(fun, args), got)
+    {oracle, opts} = Keyword.pop(opts, :oracle, fun)
+    assert_gives(fun, args, on(Nx.BinaryBackend, oracle, args), opts)
   end
 
   @doc """
-  What `fun` gives when it is compiled with the tensors in `args` as parameters.
+  Asserts that `fun` gives tensors equal to those expected, with the same options.
   """
-  def compiled(fun, args, opts \\ []) do
-    {_, tensors} = swap(args, [], &{&1, [&1 | &2]})
-
-    inside = fn tensors ->
-      {args, []} = swap(args, Tuple.to_list(tensors), fn _, [tensor | rest] -> {tensor, rest} end)
-      fun |> apply(args) |> to_tuple()
-    end
-
-    opts = Keyword.merge([compiler: Mlx.Compiler, device: :cpu], opts)
-    tensors = tensors |> Enum.reverse() |> List.to_tuple()
-    Nx.Defn.jit_apply(inside, [tensors], opts)
+  def assert_gives(fun, args, expected, opts \\ []) do
+    {[first | others], opts} = Keyword.pop(opts, :ways, ways())
+    got = run(first, fun, args)
+    assert_equivalent(got, expected, opts)
+    for way <- others, do: assert_identical(run(way, fun, args), got)
+    :ok
   end
-
-  # Functions that are compiled give containers, of which a list is none.
-  defp to_tuple(list) when is_list(list), do: List.to_tuple(list)
-  defp to_tuple(other), do: other
 
   @doc """
   Asserts that containers have the same tensors, bit for bit but for the kind of NaN.
   """
   def assert_identical(got, expected) do
-    got = flatten(to_tuple(got))
-    expected = flatten(to_tuple(expected))
+    {got, expected} = {flatten(got), flatten(expected)}
     assert Enum.map(got, &described/1) == Enum.map(expected, &described/1)
 
     for {got, expected} <- Enum.zip(got, expected) do
@@ -87,27 +114,53 @@ defmodule Mlx.Oracle do
   end
 
   @doc """
-  The names of the operations that `fun` is made of.
+  The names of the operations that `fun` is made of, and the modules of its blocks.
   """
   def operations(fun, args) do
+    {fun, tensors} = of_tensors(fun, args)
+
+    fun
+    |> Nx.Defn.debug_expr_apply([tensors])
+    |> flatten()
+    |> Enum.reduce({MapSet.new(), MapSet.new()}, &operations_of/2)
+    |> elem(0)
+  end
+
+  @doc """
+  The modules of all of Nx's blocks.
+  """
+  def blocks do
+    {:ok, modules} = :application.get_key(:nx, :modules)
+    Enum.filter(modules, &match?(["Nx", "Block" | _], Module.split(&1)))
+  end
+
+  @doc """
+  The same as a function of one argument, a tuple of the tensors among `args`.
+  """
+  def of_tensors(fun, args) do
     {_, tensors} = swap(args, [], &{&1, [&1 | &2]})
 
     inside = fn tensors ->
       {args, []} = swap(args, Tuple.to_list(tensors), fn _, [tensor | rest] -> {tensor, rest} end)
-      apply(fun, args)
+      fun |> apply(args) |> to_tuple()
     end
 
-    inside
-    |> Nx.Defn.debug_expr_apply([tensors |> Enum.reverse() |> List.to_tuple()])
-    |> flatten()
-    |> Enum.reduce(MapSet.new(), &operations_of/2)
+    {inside, tensors |> Enum.reverse() |> List.to_tuple()}
   end
 
-  defp operations_of(%T{data: %{op: op}} = tensor, names) do
-    {_, names} =
-      Nx.Defn.Tree.apply_args(tensor, MapSet.put(names, op), &{&1, operations_of(&1, &2)})
+  # What functions in definitions give are containers, of which a list is none.
+  defp to_tuple(list) when is_list(list), do: List.to_tuple(list)
+  defp to_tuple(other), do: other
 
-    names
+  defp operations_of(%T{data: %{id: id, op: op, args: args}} = tensor, {names, seen} = found) do
+    if id in seen do
+      found
+    else
+      name = if op == :block, do: hd(args).__struct__, else: op
+      found = {MapSet.put(names, name), MapSet.put(seen, id)}
+      {_, found} = Nx.Defn.Tree.apply_args(tensor, found, &{&1, operations_of(&1, &2)})
+      found
+    end
   end
 
   defp on(backend, fun, args) do
@@ -131,7 +184,8 @@ defmodule Mlx.Oracle do
 
   defp swap(other, acc, _fun), do: {other, acc}
 
-  defp flatten(container), do: container |> List.wrap() |> Nx.Defn.Composite.flatten_list()
+  defp flatten(container),
+    do: container |> to_tuple() |> List.wrap() |> Nx.Defn.Composite.flatten_list()
 
   defp assert_tensor(got, expected, opts) do
     assert %Mlx.Backend{} = got.data
@@ -150,10 +204,10 @@ defmodule Mlx.Oracle do
     end
   end
 
-  # What MLX holds is what Nx takes it for.
+  # What MLX holds is what Nx takes it for, or wider.
   defp assert_array(tensor) do
     plain = Nx.devectorize(tensor)
-    assert Nx.Type.normalize!(Mlx.dtype(plain)) == tensor.type
+    assert Nx.Type.normalize!(Mlx.dtype(plain)) == Mlx.Lowering.Narrow.wide(tensor.type)
     assert Mlx.shape(plain) == plain.shape
   end
 

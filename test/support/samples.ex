@@ -9,9 +9,11 @@ defmodule Mlx.Samples do
   @signed [:s8, :s16, :s32, :s64]
   @integers @unsigned ++ @signed
   @floats [:f16, :bf16, :f32, :f64]
+  @narrow_floats [:f8, :f8_e4m3fn]
 
   def integers, do: @integers
   def floats, do: @floats
+  def narrow_floats, do: @narrow_floats
   def reals, do: @integers ++ @floats
   def types, do: reals() ++ [:c64]
 

@@ -155,7 +155,7 @@ defmodule Mlx.Compiler.Expression do
 
   defp lower(%T{data: %Expr{op: op, args: args}} = expr, state) do
     unless match?({:tuple, _}, expr.type), do: Dispatch.check_type!(expr.type, state.device)
-    if state.fold?, do: Function.check!(op, expr)
+    if state.fold? and op != :block, do: Function.check!(op, expr)
     {lowered, state} = lower(op, args, expr, state)
     {lowered, check(op, args, lowered, state)}
   end
@@ -198,8 +198,11 @@ defmodule Mlx.Compiler.Expression do
     {nodes, state} = nodes(tensors, state)
     out = if is_tuple(default), do: default, else: expr
 
-    case Lowering.lower_block(struct, Downcast.out(out, state.device), nodes ++ options) do
-      nil -> inline(default, nodes, state)
+    out = Downcast.out(out, state.device)
+
+    # In a fold the block's own operations are checked.
+    case not state.fold? && Lowering.lower_block(struct, out, nodes ++ options) do
+      none when none in [nil, false] -> inline(default, nodes, state)
       lowered -> {lowered, state}
     end
   end
@@ -288,10 +291,13 @@ defmodule Mlx.Compiler.Expression do
   else
     @lowered Lowering.ops()
 
+    # What folds is checked as a whole.
+    defp check(_op, _args, _lowered, %{fold?: true} = state), do: state
+
     defp check(:block, [struct, args | _], lowered, state),
       do: checks(struct, args, lowered, state)
 
-    defp check(op, args, lowered, %{fold?: false} = state) when op in @lowered,
+    defp check(op, args, lowered, state) when op in @lowered,
       do: checks(op, args, lowered, state)
 
     defp check(_op, _args, _lowered, state), do: state

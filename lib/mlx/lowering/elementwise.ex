@@ -117,6 +117,11 @@ defmodule Mlx.Lowering.Elementwise do
     op(:select, [fits, shifted, full(0, out.type)], out.type, out.shape)
   end
 
+  # The type of the result is signed where the count is, but the number has no sign.
+  def lower(:right_shift, %{type: {:s, _}} = out, [%{type: {:u, 64}} = a, b]) do
+    lower(:right_shift, %{out | type: {:u, 64}}, [a, b]) |> cast(out.type)
+  end
+
   def lower(:right_shift, %{type: {kind, _}} = out, [a, b]) do
     {fits, count} = shift_count(b, out.type)
     shifted = op(:right_shift, [cast(a, out.type), count], out.type, out.shape)

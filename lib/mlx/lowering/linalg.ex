@@ -8,9 +8,17 @@ defmodule Mlx.Lowering.Linalg do
 
   def ops, do: [:dot, :triangular_solve]
 
-  # Matrices as they are.
-  def lower(:dot, out, [%{shape: {_, _}} = a, [1], [], %{shape: {_, _}} = b, [0], []]) do
-    product(a, b, out.type)
+  # Matrices as they are, which is what most products are.
+  def lower(:dot, %{type: {kind, _} = type} = out, [
+        %{type: type, shape: {_, _}} = a,
+        [1],
+        [],
+        %{type: type, shape: {_, _}} = b,
+        [0],
+        []
+      ])
+      when kind not in [:u, :s] do
+    op(:matmul, [a, b], type, out.shape)
   end
 
   def lower(:dot, out, [a, contract_a, batch_a, b, contract_b, batch_b]) do

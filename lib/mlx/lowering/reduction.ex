@@ -2,6 +2,7 @@ defmodule Mlx.Lowering.Reduction do
   @moduledoc false
 
   use Mlx.Graph
+  import Mlx.Lowering.Creation, only: [full: 3]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
   import Mlx.Lowering.Window, only: [fold: 6]
 
@@ -35,10 +36,13 @@ defmodule Mlx.Lowering.Reduction do
   for name <- @positions do
     def lower(unquote(name), out, [x, opts]) do
       {x, axis} = along_one_axis(x, opts[:axis])
+      attributes = [axis, opts[:tie_break] == :high]
 
-      op(unquote(name), [x], [axis, opts[:tie_break] == :high], {:u, 32}, kept(x.shape, [axis]))
-      |> reshape(out.shape)
-      |> cast(out.type)
+      unless_empty(out, fn ->
+        op(unquote(name), [x], attributes, {:u, 32}, kept(x.shape, [axis]))
+        |> reshape(out.shape)
+        |> cast(out.type)
+      end)
     end
   end
 
@@ -49,9 +53,11 @@ defmodule Mlx.Lowering.Reduction do
     # One window that reaches along all of the axes.
     sizes = Enum.reduce(axes, ones, &List.replace_at(&2, &1, elem(x.shape, &1)))
 
-    fold(x, initial, captured, function, [sizes, ones, ones], kept(x.shape, axes))
-    |> reshape(out.shape)
-    |> cast(out.type)
+    unless_empty(out, fn ->
+      fold(x, initial, captured, function, [sizes, ones, ones], kept(x.shape, axes))
+      |> reshape(out.shape)
+      |> cast(out.type)
+    end)
   end
 
   # Nx's own definition says that complex numbers have no order.
@@ -63,6 +69,11 @@ defmodule Mlx.Lowering.Reduction do
     def lower_block(%unquote(block){axis: axis, reverse: reverse}, out, [x]) do
       op(unquote(name), [cast(x, out.type)], [axis, reverse], out.type, out.shape)
     end
+  end
+
+  # MLX looks for nothing in an array without elements.
+  defp unless_empty(%{type: type, shape: shape}, reduce) do
+    if Tuple.product(shape) == 0, do: full(0, type, shape), else: reduce.()
   end
 
   defp along_one_axis(x, nil), do: {reshape(x, {Tuple.product(x.shape)}), 0}

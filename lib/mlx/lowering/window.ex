@@ -24,11 +24,13 @@ defmodule Mlx.Lowering.Window do
       Nx.Shared.raise_complex_not_supported(type, unquote(name), 5)
       # Nx pads with the initial value, and so lets it win.
       padded = x |> cast(type) |> surround(initial, opts[:padding])
-      operands = [padded, cast(source, out.type), initial |> cast(out.type) |> reshape({})]
+      initial = initial |> cast(out.type) |> reshape({})
+      operands = [padded, cast(source, out.type), initial]
       attributes = [Tuple.to_list(sizes), opts[:strides]]
 
+      # No window reaches what negative padding takes away.
       op(unquote(name), operands, attributes, out.type, padded.shape)
-      |> pad(full(0, out.type), cut(opts[:padding]), out.shape)
+      |> pad(initial, cut(opts[:padding]), out.shape)
     end
   end
 

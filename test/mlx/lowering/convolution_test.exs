@@ -1,8 +1,5 @@
 defmodule Mlx.Lowering.ConvolutionTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Convolution, async: true
-  use ExUnitProperties
-  import Mlx.Generators, except: [tensor: 2, tensor: 3]
-  alias Mlx.Generators
 
   @image sample(:f32, {2, 3, 5, 6})
   @kernels sample(:f32, {4, 3, 2, 3})
@@ -134,93 +131,5 @@ defmodule Mlx.Lowering.ConvolutionTest do
     ]
 
     check(:conv, "of many #{type}", args)
-  end
-
-  property "conv" do
-    check all type <- member_of(floats() ++ [:c64, :s8, :u16, :s64]),
-              {x, kernels, options} <- convolutions(type),
-              max_runs: 200 do
-      assert_same(&Nx.conv(&1, &2, options), [x, kernels], scale: 256.0, signed_zero: false)
-    end
-  end
-
-  test "conv has gradients in what slides and in the kernels" do
-    kernels = sample(:f32, {6, 1, 2, 3})
-    assert_same_gradient(@image, kernels, feature_group_size: 3)
-    assert_same_gradient(@image, kernels, feature_group_size: 3, padding: :same, strides: 2)
-
-    for options <- [
-          [],
-          [padding: :same, strides: 2],
-          [padding: [{2, 1}, {0, 3}], kernel_dilation: [1, 2]],
-          [input_dilation: [2, 1], strides: [1, 2]],
-          [batch_group_size: 2],
-          [input_permutation: [0, 1, 3, 2], output_permutation: [1, 0, 3, 2]]
-        ] do
-      assert_same_gradient(@image, @kernels, options)
-    end
-  end
-
-  defp assert_same_gradient(x, kernels, options) do
-    weighted = fn {x, kernels} -> Nx.sum(Nx.sin(Nx.conv(x, kernels, options))) end
-    gradient = fn x, kernels -> Nx.Defn.grad({x, kernels}, weighted) end
-    assert_same(gradient, [Nx.divide(x, 8), Nx.divide(kernels, 8)], ulps: 64, scale: 8.0)
-  end
-
-  # What slides, kernels that fit into it, and options.
-  defp convolutions(type) do
-    bind({integer(1..3), integer(1..3), member_of([:none, :features, :batch])}, fn
-      {rank, groups, grouped} ->
-        groups = if grouped == :none, do: 1, else: groups
-
-        values = {
-          {integer(1..2), integer(1..2), integer(1..2)},
-          per_axis(integer(1..3), rank),
-          per_axis({integer(1..3), integer(1..3)}, rank),
-          per_axis(integer(1..2), rank),
-          per_axis({integer(-1..4), integer(-1..4)}, rank),
-          per_axis(integer(0..3), rank)
-        }
-
-        bind(values, &convolution(type, groups, grouped, &1))
-    end)
-  end
-
-  defp convolution(
-         type,
-         groups,
-         grouped,
-         {{batch, inputs, outputs}, sizes, steps, between, padding, room}
-       ) do
-    {strides, dilations} = Enum.unzip(steps)
-
-    dims =
-      Enum.zip_with([sizes, dilations, between, padding, room], fn
-        [size, dilation, between, {low, high}, room] ->
-          reach = (size - 1) * dilation + 1 - low - high
-          max(div(max(reach - 1, 0) + between - 1, between) + 1, 1) + room
-      end)
-
-    {batch, channels} =
-      case grouped do
-        :batch -> {batch * groups, inputs}
-        _ -> {batch, inputs * groups}
-      end
-
-    options = [
-      strides: strides,
-      padding: padding,
-      input_dilation: between,
-      kernel_dilation: dilations,
-      feature_group_size: if(grouped == :features, do: groups, else: 1),
-      batch_group_size: if(grouped == :batch, do: groups, else: 1)
-    ]
-
-    x = Generators.tensor(type, List.to_tuple([batch, channels | dims]), small: true)
-
-    kernels =
-      Generators.tensor(type, List.to_tuple([outputs * groups, inputs | sizes]), small: true)
-
-    map({x, kernels}, fn {x, kernels} -> {x, kernels, options} end)
   end
 end

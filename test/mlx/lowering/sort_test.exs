@@ -1,7 +1,5 @@
 defmodule Mlx.Lowering.SortTest do
   use Mlx.LoweringCase, family: Mlx.Lowering.Sort, async: true
-  use ExUnitProperties
-  alias Mlx.Generators
 
   @directions [:asc, :desc]
   @cube sample(:s32, {3, 4, 5})
@@ -88,23 +86,6 @@ defmodule Mlx.Lowering.SortTest do
     end
   end
 
-  property "sort and argsort" do
-    check all {x, axis} <- sortable(),
-              direction <- member_of(@directions),
-              max_runs: 200 do
-      options = [axis: axis, direction: direction]
-      assert_same(&{Nx.sort(&1, options), Nx.argsort(&1, options)}, [x])
-    end
-  end
-
-  property "top_k" do
-    check all {x, _axis} <- sortable(),
-              k <- integer(1..elem(x.shape, tuple_size(x.shape) - 1)),
-              max_runs: 200 do
-      assert_same(&Nx.top_k(&1, k: k), [x])
-    end
-  end
-
   test "nothing is sorted to nothing" do
     for shape <- [{0}, {0, 3}, {3, 0}] do
       x = Mlx.Backend.from_binary(Nx.template(shape, :f32), "", device: :cpu)
@@ -113,29 +94,6 @@ defmodule Mlx.Lowering.SortTest do
         assert fun.(x, direction: direction).shape == shape
         assert Nx.to_binary(fun.(x, direction: direction)) == ""
       end
-    end
-  end
-
-  # Nx has no gradient of argsort, and so none of top_k.
-  test "gradients" do
-    x = tensor([[3.0, -1.0, 2.0, 0.5], [0.25, 4.0, -2.0, 1.0]], :f32)
-    weights = tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], :f32)
-
-    for axis <- 0..1, direction <- @directions do
-      loss = &Nx.sum(Nx.multiply(Nx.sort(&1, axis: axis, direction: direction), &2))
-      grad = fn x, w -> Nx.Defn.grad(x, &loss.(&1, w)) end
-      gradient = Nx.Defn.jit(grad, on_conflict: :reuse)
-      assert_same(gradient, [x, weights])
-    end
-  end
-
-  defp sortable do
-    gen all type <- member_of(reals()),
-            rank <- integer(1..3),
-            shape <- Generators.shape(rank, 1..30),
-            x <- Generators.tensor(type, shape, specials: true, small: true),
-            axis <- integer(0..(rank - 1)) do
-      {x, axis}
     end
   end
 end
