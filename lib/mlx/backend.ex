@@ -96,6 +96,10 @@ defmodule Mlx.Backend do
   precision and the range of `f32`: what is larger becomes an infinity. On the CPU, and
   for tensors that move there, nothing changes.
 
+  Sums and products are made in the type of the result, those of halves in `f32`, and in
+  the order that is fastest. `Nx.BinaryBackend` makes them in double precision, so a long
+  product may be infinite or NaN on the way where it still finds a number.
+
   ## Pointers
 
   `Nx.to_pointer/2` computes the tensor and takes
@@ -118,7 +122,7 @@ defmodule Mlx.Backend do
   Both raise `Mlx.Error` with `kind: :unsupported`; `:ipc` is there everywhere.
 
   `Nx.from_pointer/5` copies the values before it returns, on every device and for every
-  type. Shared memory may come from other programs, such as EXLA or Python. An address must
+  type. Shared memory may come from any program. An address must
   be one of memory that this process may read and that nobody changes meanwhile. One that
   can't be read raises `Mlx.Error` with `kind: :io`, but no check finds memory that is
   something else.
