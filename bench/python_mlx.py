@@ -86,6 +86,32 @@ def main():
             y = body_c(y)
         return y
 
+    def loss(p, x, y):
+        z = mx.maximum(x @ p[0] + p[1], 0) @ p[2] + p[3]
+        return mx.mean(mx.logsumexp(z, axis=-1) - mx.sum(z * y, axis=-1))
+
+    def step(p, m1, m2, t, x, y):
+        value, grads = mx.value_and_grad(loss)(p, x, y)
+        m1 = [0.9 * m + 0.1 * g for m, g in zip(m1, grads)]
+        m2 = [0.999 * v + 0.001 * g * g for v, g in zip(m2, grads)]
+        c1, c2 = 1 - mx.power(0.9, t), 1 - mx.power(0.999, t)
+        p = [p - 0.001 * (m / c1) / (mx.sqrt(v / c2) + 1e-8) for p, m, v in zip(p, m1, m2)]
+        return value, p, m1, m2, t + 1
+
+    step_c = mx.compile(step)
+    shapes = [(64, 128), (128,), (128, 10), (10,)]
+    zeros = [mx.zeros(s) for s in shapes]
+    state = ([mx.random.normal(s) * 0.1 for s in shapes], zeros, zeros, mx.array(1.0))
+    digits = (mx.random.normal((128, 64)), mx.eye(10)[mx.arange(128) % 10])
+    mx.eval(state, digits)
+
+    def train(steps):
+        now = state
+        for _ in range(steps):
+            value, *now = step_c(*now, *digits)
+            mx.async_eval(value, now)
+        return value
+
     def matmul():
         mx.eval(m @ m)
 
@@ -97,6 +123,15 @@ def main():
         "while_1000_and_read": lambda: read(loop()),
         "block_compiled_and_read": lambda: read(block_c(x, w)),
         "block_eager_and_read": lambda: read(block(x, w)),
+        "chain_100_jit_and_read": lambda: read(chain_c(a, b)),
+        "chain_100_unfused_and_read": lambda: read(chain(a, b)),
+        "mlp_fused_and_read": lambda: read(mlp_c(*mlp)),
+        "while_1000_fused_and_read": lambda: read(loop()),
+        "block_fused_and_read": lambda: read(block_c(x, w)),
+        "training_step_and_read": lambda: read(step_c(*state, *digits)[0]),
+        "training_step_fused_and_read": lambda: read(step_c(*state, *digits)[0]),
+        "training_100_steps": lambda: read(train(100)),
+        "training_100_steps_fused": lambda: read(train(100)),
         "read_64mb": lambda: read(bigx),
         "write_64mb": lambda: mx.eval(mx.array(big)),
         "matmul_1024_f32": matmul,

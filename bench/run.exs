@@ -56,13 +56,9 @@ defmodule Cases do
     big = random.({16 * 1024 * 1024})
     big_binary = Nx.to_binary(big)
     m = random.({1024, 1024})
-    x = random.({128, 256})
+    {x, w} = transformer()
     {image, pooled} = {random.({8, 56, 56, 64}), random.({8, 112, 112, 64})}
     kernels = random.({64, 3, 3, 64})
-
-    w =
-      for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
-          do: Nx.multiply(random.(shape), 0.02)
 
     million = Nx.sin(Nx.iota({2 ** 20}, type: :f32))
     places = {2 ** 20} |> Nx.iota(type: :s64) |> Nx.multiply(7919) |> Nx.remainder(2 ** 20)
@@ -70,7 +66,7 @@ defmodule Cases do
     half = m[0..511]
     definite = half |> Nx.dot([1], half, [1]) |> Nx.divide(1024) |> Nx.add(Nx.eye(512))
     tensors = [a, b, big, m, x, million, places, image, pooled, kernels, definite]
-    Mlx.eval(List.to_tuple(tensors ++ w))
+    Mlx.eval(List.to_tuple([w | tensors]))
 
     [
       {"add_256_and_read", fn -> Nx.to_binary(Nx.add(a, b)) end},
@@ -107,7 +103,18 @@ defmodule Cases do
     ]
   end
 
-  defp random(shape) do
+  @doc """
+  The input and the weights of a transformer block.
+  """
+  def transformer do
+    w =
+      for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
+          do: Nx.multiply(random(shape), 0.02)
+
+    {random({128, 256}), List.to_tuple(w)}
+  end
+
+  def random(shape) do
     count = Tuple.product(shape)
 
     for(_ <- 1..min(count, 4096), into: <<>>, do: <<:rand.normal()::float-32-native>>)
@@ -132,10 +139,10 @@ defmodule Cases do
 
   defp window_max(x), do: Nx.window_max(x, {1, 3, 3, 1}, strides: [1, 2, 2, 1])
 
-  defp chain(a, b), do: Enum.reduce(1..100, a, fn _, acc -> Nx.add(acc, b) end)
+  def chain(a, b), do: Enum.reduce(1..100, a, fn _, acc -> Nx.add(acc, b) end)
 
   # A pre-norm transformer block: batch 1, sequence 128, hidden 256, 4 heads.
-  defp block(x, [wq, wk, wv, wo, up, down]) do
+  def block(x, {wq, wk, wv, wo, up, down}) do
     h = norm(x)
 
     [q, k, v] =
@@ -163,6 +170,8 @@ defmodule Cases do
   end
 end
 
+Code.require_file("compiled.exs", __DIR__)
+
 {opts, only} =
   OptionParser.parse!(System.argv(),
     strict: [python: :string, rounds: :integer, only: :boolean, device: :string]
@@ -179,7 +188,9 @@ us = &pad.(:erlang.float_to_binary(&1 / 1, decimals: 1))
 IO.puts("device #{device}, medians of #{rounds} rounds, microseconds\n")
 IO.puts("#{String.pad_trailing("case", 28)}#{pad.("Mlx")}#{pad.("Python")}#{pad.("ratio")}")
 
-for {name, run} <- Cases.all(), only == [] or name in only do
+cases = Cases.all() ++ CompiledCases.all()
+
+for {name, run} <- cases, only == [] or name in only do
   # The two sides take turns, so that a change of the machine's speed hits both.
   pairs =
     for _ <- 1..rounds,
