@@ -25,5 +25,10 @@ defmodule Mlx.Native do
   def tensor_signature(_tensor, _tag), do: nif_error()
   def tensor_deallocate(_tensor), do: nif_error()
 
+  def pointer_to_local(_tensor, _tag), do: nif_error()
+  def pointer_to_ipc(_tensor, _values, _permissions, _tag), do: nif_error()
+  def pointer_from_local(_device, _source, _dims, _type, _tag), do: nif_error()
+  def pointer_from_ipc(_device, _source, _dims, _type, _tag), do: nif_error()
+
   defp nif_error, do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -9,11 +9,12 @@ defmodule Mlx.Compiler.Expression do
   # expression that two branches share belongs to the scope around them, and is computed
   # once at most: MLX computes only what is used.
 
-  alias Mlx.{Dispatch, Function, Graph, Lowering}
+  alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
   alias Mlx.Compiler.Loop
   alias Mlx.Lowering.{Control, Creation, Narrow, Shape}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
+  require Debug
 
   defmodule Scope do
     @moduledoc false
@@ -155,11 +156,12 @@ defmodule Mlx.Compiler.Expression do
   defp lower(%T{data: %Expr{op: op, args: args}} = expr, state) do
     unless match?({:tuple, _}, expr.type), do: Dispatch.check_type!(expr.type, state.device)
     if state.fold? and op != :block, do: Function.check!(op, expr)
-    lower(op, args, expr, state)
+    {lowered, state} = lower(op, args, expr, state)
+    {lowered, check(op, args, lowered, state)}
   end
 
   defp lower(:parameter, [at], expr, %{scopes: [%{params: nil} | _]} = state),
-    do: {input({:input, at}, expr), state}
+    do: {input({:input, at}, expr, state), state}
 
   defp lower(:parameter, [at], _expr, %{scopes: [%{params: params} | _]} = state),
     do: {elem(params, at), state}
@@ -170,7 +172,7 @@ defmodule Mlx.Compiler.Expression do
         {node, state}
 
       tensors ->
-        node = input({:tensor, map_size(tensors)}, expr)
+        node = input({:tensor, map_size(tensors)}, expr, state)
         {node, %{state | tensors: Map.put(tensors, tensor, node)}}
     end
   end
@@ -196,6 +198,8 @@ defmodule Mlx.Compiler.Expression do
     {nodes, state} = nodes(tensors, state)
     out = if is_tuple(default), do: default, else: expr
 
+    out = Downcast.out(out, state.device)
+
     # In a fold the block's own operations are checked.
     case not state.fold? && Lowering.lower_block(struct, out, nodes ++ options) do
       none when none in [nil, false] -> inline(default, nodes, state)
@@ -207,8 +211,8 @@ defmodule Mlx.Compiler.Expression do
     {options, [fun]} = Enum.split(rest, -1)
     {[x, initial], state} = nodes([x, initial], state)
     {function, state} = fold(fun, expr.type, state)
-    args = [Shape.cast(x, Narrow.wide(expr.type)), initial, function.captured, function | options]
-    {Lowering.lower(op, expr, args), state}
+    args = [Shape.cast(x, function.type), initial, function.captured, function | options]
+    {lowered(op, expr, args, state), state}
   end
 
   defp lower(:io_call, [data, callback, _template, _ref], expr, state) do
@@ -236,12 +240,12 @@ defmodule Mlx.Compiler.Expression do
     numbers = Enum.map(starts, &number/1)
     starts = if Enum.all?(numbers, &is_integer/1), do: numbers, else: starts
     {args, state} = Enum.map_reduce([x, starts | rest], state, &argument/2)
-    {Lowering.lower(op, expr, args), state}
+    {lowered(op, expr, args, state), state}
   end
 
   defp lower(:bitcast, [x], expr, state) do
     {node, state} = node(x, state)
-    {Narrow.bitcast(node, x.type, expr.type), state}
+    {Narrow.bitcast(node, x.type, expr.type, Downcast.stored(expr.type, state.device)), state}
   end
 
   defp lower(op, args, expr, state) do
@@ -253,8 +257,11 @@ defmodule Mlx.Compiler.Expression do
     end
 
     {args, state} = Enum.map_reduce(args, state, &argument/2)
-    {Lowering.lower(op, expr, args), state}
+    {lowered(op, expr, args, state), state}
   end
+
+  defp lowered(op, expr, args, state),
+    do: Lowering.lower(op, Downcast.out(expr, state.device), args)
 
   defp argument(%T{} = expr, state), do: node(expr, state)
   defp argument([_ | _] = list, state), do: Enum.map_reduce(list, state, &argument/2)
@@ -272,6 +279,51 @@ defmodule Mlx.Compiler.Expression do
     [scope | rest] = around
     state = %{inner | scopes: [%{scope | steps: steps ++ scope.steps} | rest]}
     {if(is_tuple(default), do: List.to_tuple(nodes), else: hd(nodes)), state}
+  end
+
+  ## Checks
+
+  @settings Debug.settings()
+
+  # Steps that look at what is computed and raise.
+  if @settings == [] do
+    defp check(_op, _args, _lowered, state), do: state
+  else
+    @lowered Lowering.ops()
+
+    # What folds is checked as a whole.
+    defp check(_op, _args, _lowered, %{fold?: true} = state), do: state
+
+    defp check(:block, [struct, args | _], lowered, state),
+      do: checks(struct, args, lowered, state)
+
+    defp check(op, args, lowered, state) when op in @lowered,
+      do: checks(op, args, lowered, state)
+
+    defp check(_op, _args, _lowered, state), do: state
+
+    defp checks(op, args, lowered, state) do
+      operands = for %T{} = expr <- List.flatten(args), not function?(expr), do: expr
+      {args, state} = Enum.map_reduce(args, state, &operand/2)
+
+      @settings
+      |> Debug.checks(op, args, flatten(lowered))
+      |> Enum.reduce(state, fn {nodes, tell}, state ->
+        data = for node <- nodes, do: Nx.template(node.shape, node.type)
+        step(state, {:call, List.to_tuple(data), &judge(&1, tell, op, operands)}, nodes, [])
+      end)
+    end
+
+    defp operand(expr, state),
+      do: if(function?(expr), do: {expr, state}, else: argument(expr, state))
+
+    defp function?(expr), do: match?(%T{data: %Expr{op: :fun}}, expr)
+
+    defp judge(values, tell, op, operands) do
+      message = values |> Tuple.to_list() |> Enum.map(&Nx.to_binary/1) |> tell.()
+      if message, do: raise(Debug.error(op, operands, message))
+      []
+    end
   end
 
   ## Branches
@@ -352,10 +404,11 @@ defmodule Mlx.Compiler.Expression do
 
   # The function of a reduction as one that runs on whole slices.
   defp fold(%T{data: %Expr{op: :fun, args: [_args, expr, _mfa]}}, type, state) do
-    params = for at <- 0..1, do: Graph.input({:element, at}, Narrow.wide(type), {})
+    stored = Downcast.stored(type, state.device)
+    params = for at <- 0..1, do: Graph.input({:element, at}, stored, {})
     {scope, inner} = closed([expr], params, %{state | fold?: true})
     program = Graph.program(scope.outputs, params ++ scope.inputs)
-    function = %Function{program: program, captured: scope.inputs, type: Narrow.wide(type)}
+    function = %Function{program: program, captured: scope.inputs, type: stored}
     {function, %{inner | fold?: state.fold?}}
   end
 
@@ -367,7 +420,7 @@ defmodule Mlx.Compiler.Expression do
   end
 
   # What a step gives, of which only type and shape are known.
-  defp value(%T{} = template, state), do: value(input(nil, template), state)
+  defp value(%T{} = template, state), do: value(input(nil, template, state), state)
 
   defp value(%Graph{type: type, shape: shape}, %{values: count} = state) do
     {Graph.input({:value, count}, type, shape), %{state | values: count + 1}}
@@ -393,8 +446,8 @@ defmodule Mlx.Compiler.Expression do
 
   ## Shapes of results
 
-  defp input(id, %T{} = tensor) do
-    Graph.input(id, Narrow.wide(tensor.type), Mlx.Backend.whole_shape(tensor))
+  defp input(id, %T{} = tensor, %{device: device}) do
+    Graph.input(id, Downcast.stored(tensor.type, device), Mlx.Backend.whole_shape(tensor))
   end
 
   # An expression of several tensors has a tuple of nodes.

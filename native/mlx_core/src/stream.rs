@@ -88,18 +88,15 @@ impl Stream {
     where
         B: AsRef<[u8]> + Send + 'static,
     {
-        let slot = Slot::new(self.worker());
+        let slot = self.slot();
         let output = slot.clone();
-        let load = move |context: &mut Context| {
-            let Payload {
-                bytes,
-                shape,
-                dtype,
-            } = payload;
-            context.load(&output, Box::new(bytes), &shape, dtype);
-        };
+        let load = move |context: &mut Context| payload.load(&output, context);
         let job = Job::Call(Box::new(load));
         self.worker().queue().try_push(job).ok().map(|()| slot)
+    }
+
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        Slot::new(self.worker())
     }
 
     /// Waits for all work queued before, and calls `reply` on the worker.
@@ -166,6 +163,12 @@ impl<B: AsRef<[u8]>> Payload<B> {
             shape,
             dtype,
         })
+    }
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> Payload<B> {
+    pub(crate) fn load(self, slot: &Slot, context: &mut Context) {
+        context.load(slot, Box::new(self.bytes), &self.shape, self.dtype);
     }
 }
 
