@@ -184,8 +184,9 @@ defmodule Mlx.Dispatch do
   """
   def truth(ref), do: await(&Native.tensor_read(ref, &1)) != <<0>>
 
-  def eval(%T{data: %Backend{ref: ref}} = tensor) do
-    Mlx.Telemetry.span(:eval, tensor, fn -> await(&Native.tensor_eval(ref, &1)) end)
+  def eval(tensors) do
+    refs = for %T{data: %Backend{ref: ref}} <- tensors, do: ref
+    Mlx.Telemetry.eval(tensors, fn -> await(&Native.tensor_eval(refs, &1)) end)
   end
 
   def async_eval(%T{data: %Backend{ref: ref}}), do: ref |> Native.tensor_async_eval() |> ok!()
@@ -361,7 +362,7 @@ defmodule Mlx.Dispatch do
 
   defp settle(refs) do
     if :persistent_term.get({Mlx, :dispatch}, :pipelined) == :sync do
-      Enum.each(refs, fn ref -> await(&Native.tensor_eval(ref, &1)) end)
+      await(&Native.tensor_eval(refs, &1))
     end
 
     refs

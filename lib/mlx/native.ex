@@ -20,7 +20,7 @@ defmodule Mlx.Native do
 
   def tensor_from_binary(_device, _binary, _dims, _type), do: nif_error()
   def tensor_read(_tensor, _tag), do: nif_error()
-  def tensor_eval(_tensor, _tag), do: nif_error()
+  def tensor_eval(_tensors, _tag), do: nif_error()
   def tensor_async_eval(_tensor), do: nif_error()
   def tensor_signature(_tensor, _tag), do: nif_error()
   def tensor_deallocate(_tensor), do: nif_error()

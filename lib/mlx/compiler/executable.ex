@@ -29,7 +29,7 @@ defmodule Mlx.Compiler.Executable do
       |> then(fn {output, exprs} -> {Enum.reverse(exprs), output} end)
 
     parameters = Composite.flatten_list(vars)
-    {scope, tensors} = Expression.lower(exprs, options.device, options.hooks)
+    {scope, tensors} = Expression.trace(exprs, options)
     settings = %{tensors: tensors, device: options.device, fuse: options.fuse}
 
     %__MODULE__{

@@ -11,7 +11,7 @@ defmodule Mlx.Compiler.Expression do
 
   alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
   alias Mlx.Compiler.Loop
-  alias Mlx.Lowering.{Control, Creation, Narrow, Shape}
+  alias Mlx.Lowering.{Control, Creation, Linalg, Narrow, Shape}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
   require Debug
@@ -35,14 +35,15 @@ defmodule Mlx.Compiler.Expression do
   end
 
   # `tensors` are those that the expression captured, and their nodes by identity.
-  defstruct [:device, :hooks, scopes: [], tensors: %{}, values: 0, fold?: false]
+  defstruct [:device, :hooks, :fuse, scopes: [], tensors: %{}, values: 0, fold?: false]
 
   @doc """
   The scope that computes `outputs`, a flat list of expressions, and the tensors that
-  it captured, by their nodes' keys.
+  it captured, by their nodes' keys. Of the options it takes `:device`, `:hooks` and
+  `:fuse`.
   """
-  def lower(outputs, device, hooks) do
-    state = %__MODULE__{device: device, hooks: hooks}
+  def trace(outputs, options) do
+    state = struct!(__MODULE__, Map.take(options, [:device, :hooks, :fuse]))
     {scope, state} = enter(state, outputs, nil, &nodes(outputs, &1))
     {scope, Map.new(state.tensors, fn {tensor, node} -> {Graph.key(node), tensor} end)}
   end
@@ -241,6 +242,15 @@ defmodule Mlx.Compiler.Expression do
     starts = if Enum.all?(numbers, &is_integer/1), do: numbers, else: starts
     {args, state} = Enum.map_reduce([x, starts | rest], state, &argument/2)
     {lowered(op, expr, args, state), state}
+  end
+
+  # Element-wise kernels are slow on rows that lie in memory as columns. The product in
+  # the other order may round differently, as fused kernels may.
+  defp lower(:transpose, [x, [1, 0] = axes], expr, %{fuse: true} = state) do
+    case node(x, state) do
+      {%Graph{row: :matmul} = product, state} -> {Linalg.transpose(product), state}
+      {node, state} -> {Lowering.lower(:transpose, expr, [node, axes]), state}
+    end
   end
 
   defp lower(:bitcast, [x], expr, state) do

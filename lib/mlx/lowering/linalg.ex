@@ -120,6 +120,13 @@ defmodule Mlx.Lowering.Linalg do
     end
   end
 
+  @doc """
+  The transpose of a product of matrices, as a product.
+  """
+  def transpose(%Mlx.Graph{row: :matmul, operands: [a, b], type: type, shape: {rows, columns}}) do
+    op(:matmul, [transpose(b, [1, 0]), transpose(a, [1, 0])], type, {columns, rows})
+  end
+
   # A half can't hold every integer that it is multiplied with.
   defp exact({_, 16} = type, a, b) when a == type and b == type, do: type
   defp exact({_, 16}, _a, _b), do: {:f, 32}

@@ -116,16 +116,15 @@ impl Slot {
         self.owner().call(move |context| reply(context.read(&slot)));
     }
 
-    /// Computes this slot, waits for it and calls `reply` on its worker.
-    pub fn eval(
-        self: &Arc<Self>,
-        reply: impl FnOnce(Result<Signature, Arc<Error>>) + Send + 'static,
+    /// Computes the slots, waits for them and calls `reply` on a worker.
+    pub fn eval_all(
+        first: Arc<Self>,
+        mut slots: Vec<Arc<Self>>,
+        reply: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static,
     ) {
-        let slot = self.clone();
-        self.owner().call(move |context| {
-            let outcome = context.eval(std::slice::from_ref(&slot));
-            reply(outcome.and_then(|()| context.signature(&slot)));
-        });
+        let worker = first.owner();
+        slots.push(first);
+        worker.call(move |context| reply(context.eval(&slots)));
     }
 
     /// Starts computing this slot.
