@@ -1,8 +1,9 @@
 //! Elements in order. NaN is larger than infinity; equal elements keep their order.
 
-use mlx_rs::ops::{is_nan, select, zeros_dtype};
+use mlx_rs::ops::{is_nan, maximum, zeros_dtype};
 use mlx_rs::{Array, Dtype, Stream};
 
+use super::elementwise::unsigned_of;
 use super::indexing::{size, take_along_axis};
 use super::{number, ops};
 use crate::dtype::dtype_size;
@@ -121,5 +122,9 @@ fn ranks(x: &Array, s: &Stream) -> Result<Array> {
     let magnitude = number(i64::MAX >> (64 - bits), signed)?;
     let flips = c_op!(mlx_bitwise_and(negative.as_ptr(), magnitude.as_ptr()), s)?;
     let ranks = c_op!(mlx_bitwise_xor(bits_of_x.as_ptr(), flips.as_ptr()), s)?;
-    Ok(select(is_nan(&x)?, &magnitude, &ranks)?)
+    // The largest rank where there is a NaN, else the smallest: the difference wraps.
+    let (unsigned, _) = unsigned_of(signed);
+    let smallest = number(i64::MIN >> (64 - bits), unsigned)?;
+    let of_nan = smallest.subtract(is_nan(&x)?.as_dtype(unsigned)?)?;
+    Ok(maximum(&ranks, of_nan.view_dtype(signed)?)?)
 }
