@@ -17,6 +17,7 @@ mod evaluation;
 mod ffi;
 mod fuse;
 mod fusion;
+mod graphs;
 mod halt;
 mod host;
 mod kernels;
@@ -52,6 +53,7 @@ pub use worker::{worker_count, QUEUE_CAPACITY};
 pub fn init() {
     static ONCE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
     ONCE.get_or_init(|| {
+        graphs::keep_many();
         ffi::install_error_handler();
         halt::install();
         reuse::keep_freed_blocks();

@@ -1,5 +1,6 @@
 //! One result for each element, of one operand or of two that broadcast.
 
+use mlx_rs::error::Exception;
 use mlx_rs::ops::{self, select};
 use mlx_rs::{Array, Dtype, Stream};
 
@@ -120,11 +121,11 @@ ops! {
     /// The hyperbolic tangent.
     tanh(x) => ops::tanh(x);
     /// The inverse hyperbolic sine.
-    asinh(x) => ops::asinh(x);
+    asinh(x) |s| => complex_on_cpu(x, s, |x| ops::asinh(x));
     /// The inverse hyperbolic cosine.
-    acosh(x) => ops::acosh(x);
+    acosh(x) |s| => complex_on_cpu(x, s, |x| ops::acosh(x));
     /// The inverse hyperbolic tangent.
-    atanh(x) => ops::atanh(x);
+    atanh(x) |s| => complex_on_cpu(x, s, |x| ops::atanh(x));
     /// The square root.
     sqrt(x) => x.sqrt();
     /// One over the square root.
@@ -205,6 +206,18 @@ fn remainder(a: &Array, b: &Array) -> Result<Array> {
     let zero = b.eq(number(0, b.dtype())?)?;
     let rest = a.subtract(quotient(a, b)?.multiply(b)?)?;
     Ok(select(&zero, a, &rest)?)
+}
+
+/// MLX has these of complex numbers for the CPU only.
+fn complex_on_cpu(
+    x: &Array,
+    s: &Stream,
+    function: impl Fn(&Array) -> std::result::Result<Array, Exception>,
+) -> Result<Array> {
+    if x.dtype().is_complex() {
+        return on_cpu([x], s, |[x], _| Ok(function(x)?));
+    }
+    Ok(function(x)?)
 }
 
 /// Elements of which a power takes longer than finding out which one it is.

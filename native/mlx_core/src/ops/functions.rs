@@ -10,7 +10,11 @@ use super::number;
 use crate::error::Result;
 
 fn real(value: f64, dtype: Dtype) -> Result<Array> {
-    Ok(Array::from_f64(value).as_dtype(dtype)?)
+    Ok(match dtype {
+        // GPUs have no f64 to start from.
+        Dtype::Float32 => Array::from_f32(value as f32),
+        _ => Array::from_f64(value).as_dtype(dtype)?,
+    })
 }
 
 /// The polynomial with these coefficients, the lowest first.
