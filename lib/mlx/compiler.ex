@@ -48,6 +48,9 @@ defmodule Mlx.Compiler do
     * `:garbage_collect` - whether to collect the garbage of the calling process after each
       call. `false` by default.
 
+  Other options raise, but for those that `Nx.Serving` and `Axon.build/2` have for themselves
+  and pass on, such as `:mode`.
+
   ## Control flow
 
   `cond` waits for its predicate and runs one branch. `while` runs on the device's worker;

@@ -13,8 +13,9 @@ defmodule Mlx.Compiler.Options do
     garbage_collect: false
   ]
 
-  # A serving passes these on to every compiler.
-  @ignored [:compiler, :batch_keys]
+  # `Nx.Serving` and `Axon.build/2` pass options of their own on to every compiler.
+  @ignored [:compiler, :batch_keys] ++
+             [:mode, :seed, :debug, :print_values, :raise_on_none, :global_layer_options]
 
   @enforce_keys Keyword.keys(@defaults)
   defstruct @enforce_keys
