@@ -32,16 +32,23 @@ defmodule Mlx.MixProject do
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
+      {:axon, "~> 0.8", only: :test},
       {:ex_doc, "~> 0.34", only: :dev, runtime: false}
     ]
   end
 
   # Where the packages can't be downloaded, MLX_DEPS names a folder with the
-  # source of each, those that the packages themselves need included.
+  # source of each, those that the packages themselves need included. A folder without
+  # Axon does, too: its tests are left out then.
   defp deps(folder) do
     packages = [:nx, :complex, :telemetry, :rustler, :jason, :stream_data]
-    for package <- packages, do: {package, path: Path.join(folder, "#{package}"), override: true}
+    tested = Enum.filter([:axon, :polaris], &File.exists?(Path.join(folder, "#{&1}/mix.exs")))
+
+    for(package <- packages, do: {package, in_folder(folder, package)}) ++
+      for(package <- tested, do: {package, [only: :test] ++ in_folder(folder, package)})
   end
+
+  defp in_folder(folder, package), do: [path: Path.join(folder, "#{package}"), override: true]
 
   defp package do
     [

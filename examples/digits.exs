@@ -2,6 +2,9 @@
 #
 #     mix run examples/digits.exs
 #
+# Once with the backend alone, one operation after another, and once compiled, where a
+# step of the training is one program.
+#
 # The data and where it comes from: data/README.md
 
 Nx.default_backend(Mlx.Backend)
@@ -13,6 +16,8 @@ defmodule Digits do
   @hidden 64
   @rate 0.1
   @momentum 0.9
+  @batch_size 32
+  @epochs 15
 
   @doc """
   Images as rows of 64 values from 0 to 1, and the digits. Every fifth is held out.
@@ -77,27 +82,37 @@ defmodule Digits do
   end
 
   @doc """
-  One pass over the images in random order. The loss is that of the last batch.
+  Learns with `step`, and gives how well that went.
   """
-  def epoch(state, {images, digits}, batch_size) do
-    count = Nx.axis_size(images, 0)
-    order = 0..(count - 1) |> Enum.shuffle() |> Nx.tensor()
-    images = Nx.take(images, order)
-    digits = Nx.take(digits, order)
+  def train(name, step, train, {test_images, test_digits}) do
+    # The same weights and batches each time.
+    :rand.seed(:exsss, 42)
+    started = System.monotonic_time(:millisecond)
 
-    Enum.zip_reduce(
-      Nx.to_batched(images, batch_size, leftover: :discard),
-      Nx.to_batched(digits, batch_size, leftover: :discard),
-      {state, nil},
-      fn images, digits, {state, _loss} -> step(state, images, digits) end
-    )
+    {weights, _momenta} =
+      Enum.reduce(1..@epochs, init(42), fn epoch, state ->
+        {state, loss} = epoch(step, state, train)
+        loss = Float.round(Nx.to_number(loss), 4)
+        IO.write("\r#{name}: epoch #{epoch}/#{@epochs}, loss #{loss}    ")
+        state
+      end)
+
+    seconds = (System.monotonic_time(:millisecond) - started) / 1000
+    {name, seconds, Nx.to_number(accuracy(weights, test_images, test_digits))}
+  end
+
+  # One pass over the images in random order. The loss is that of the last batch.
+  defp epoch(step, state, {images, digits}) do
+    order = 0..(Nx.axis_size(images, 0) - 1) |> Enum.shuffle() |> Nx.tensor()
+    batches = &(&1 |> Nx.take(order) |> Nx.to_batched(@batch_size, leftover: :discard))
+
+    Enum.zip_reduce(batches.(images), batches.(digits), {state, nil}, fn
+      images, digits, {state, _loss} -> step.(state, images, digits)
+    end)
   end
 end
 
-epochs = 15
-:rand.seed(:exsss, 42)
-
-{{images, digits} = train, {test_images, test_digits}} = Digits.load()
+{{images, digits} = train, {test_images, _} = test} = Digits.load()
 
 IO.puts(
   "#{Nx.axis_size(images, 0)} images to learn from, #{Nx.axis_size(test_images, 0)} to test. Three of them:\n"
@@ -106,22 +121,19 @@ IO.puts(
 IO.inspect(images[0..2] |> Nx.reshape({3, 8, 8}) |> Nx.to_heatmap())
 IO.puts("\nThe digits: #{inspect(Nx.to_list(digits[0..2]))}\n")
 
-started = System.monotonic_time(:millisecond)
+# The first step is compiled when it is called, which counts as well.
+ways = [
+  {"eager", Nx.Defn.jit(&Digits.step/3, compiler: Nx.Defn.Evaluator)},
+  {"compiled", Nx.Defn.jit(&Digits.step/3, compiler: Mlx.Compiler)}
+]
 
-{weights, _momenta} =
-  Enum.reduce(1..epochs, Digits.init(42), fn epoch, state ->
-    {state, loss} = Digits.epoch(state, train, 32)
-    IO.write("\repoch #{epoch}/#{epochs}, loss #{Float.round(Nx.to_number(loss), 4)}    ")
-    state
-  end)
+results = for {name, step} <- ways, do: Digits.train(name, step, train, test)
 
-accuracy = Nx.to_number(Digits.accuracy(weights, test_images, test_digits))
-seconds = (System.monotonic_time(:millisecond) - started) / 1000
+IO.puts(
+  "\n\ndevice: #{Mlx.Device.default()}\n\n          seconds  images not seen before that are read"
+)
 
-IO.puts("""
-
-
-device    #{Mlx.Device.default()}
-seconds   #{Float.round(seconds, 1)}
-accuracy  #{Float.round(accuracy * 100, 2)} % of the images not seen before
-""")
+for {name, seconds, accuracy} <- results do
+  seconds = :erlang.float_to_binary(seconds, decimals: 2)
+  IO.puts("#{String.pad_trailing(name, 8)}  #{seconds}     #{Float.round(accuracy * 100, 2)} %")
+end

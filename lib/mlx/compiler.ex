@@ -41,10 +41,15 @@ defmodule Mlx.Compiler do
       `dispatch: :sync`, to wait for the results of each call and so raise failures there.
 
     * `:max_concurrency` - in how many streams a `Nx.Serving` with `partitions: true` runs.
-      `1` by default.
+      `1` by default. With more, Nx may mix up the rows of a request that it divides between
+      two batches, with any compiler. It divides none if all have the same number of rows, and
+      `:batch_size` is a multiple of that.
 
     * `:garbage_collect` - whether to collect the garbage of the calling process after each
       call. `false` by default.
+
+  Other options raise, but for those that `Nx.Serving` and `Axon.build/2` have for themselves
+  and pass on, such as `:mode`.
 
   ## Control flow
 

@@ -7,6 +7,7 @@ defmodule Mlx.Native do
 
   def device_available, do: nif_error()
 
+  def memory_held, do: nif_error()
   def memory_limit, do: nif_error()
   def memory_set_limit(_bytes), do: nif_error()
 

@@ -2,26 +2,7 @@ defmodule Mlx.SurvivalTest do
   # What ends another VM must not end this one, so each case runs in one of its own.
   use ExUnit.Case, async: true
 
-  @alive "alive"
-
-  defp run(code) do
-    paths =
-      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
-
-    start = """
-    {:ok, _} = Application.ensure_all_started(:mlx)
-    Nx.default_backend({Mlx.Backend, device: :cpu})
-    alive = fn -> 6 = Nx.to_number(Nx.sum(Nx.tensor([1, 2, 3]))); IO.puts("#{@alive}") end
-    refused = fn fun -> try do fun.(); raise "was not refused" rescue e in Mlx.Error -> e.kind end end
-    """
-
-    System.cmd("elixir", List.flatten(paths) ++ ["-e", start <> code], stderr_to_stdout: true)
-  end
-
-  defp assert_alive(code) do
-    {output, status} = run(code <> "\nalive.()")
-    assert {status, output =~ @alive} == {0, true}, output
-  end
+  import Mlx.OwnVm
 
   test "integer division by zero and of the smallest by -1" do
     assert_alive("""

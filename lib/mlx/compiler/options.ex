@@ -13,6 +13,10 @@ defmodule Mlx.Compiler.Options do
     garbage_collect: false
   ]
 
+  # `Nx.Serving` and `Axon.build/2` pass options of their own on to every compiler.
+  @ignored [:compiler, :batch_keys] ++
+             [:mode, :seed, :debug, :print_values, :raise_on_none, :global_layer_options]
+
   @enforce_keys Keyword.keys(@defaults)
   defstruct @enforce_keys
 
@@ -20,6 +24,7 @@ defmodule Mlx.Compiler.Options do
   Checks the options of a call and fills in the defaults.
   """
   def new!(opts) do
+    opts = Keyword.drop(opts, @ignored)
     known = Keyword.keys(@defaults)
 
     case Keyword.keys(opts) -- known do
@@ -31,6 +36,7 @@ defmodule Mlx.Compiler.Options do
         |> check!(:fallback, [:raise, :evaluator])
         |> check!(:cache, [true, false])
         |> check!(:garbage_collect, [true, false])
+        |> check_count!()
 
       unknown ->
         raise ArgumentError,
@@ -63,6 +69,14 @@ defmodule Mlx.Compiler.Options do
     check!(options, :print, [true, false])
     check!(options, :dispatch, [:pipelined, :sync])
     Map.new(options)
+  end
+
+  defp check_count!(%{max_concurrency: count} = options) when is_integer(count) and count > 0,
+    do: options
+
+  defp check_count!(%{max_concurrency: other}) do
+    raise ArgumentError,
+          "the option :max_concurrency is a positive number of streams, got: #{inspect(other)}"
   end
 
   defp check!(options, key, values) do

@@ -41,13 +41,18 @@ pub fn memory_limit() -> usize {
     }
 }
 
+/// How many bytes MLX holds for arrays.
+pub fn memory_held() -> usize {
+    mlx_rs::memory::active_memory().unwrap_or(0)
+}
+
 /// Refuses a result for which there is no room. On the CPU MLX would end the process.
 pub(crate) fn check(bytes: usize) -> Result<()> {
     if bytes < SMALL {
         return Ok(());
     }
     let limit = memory_limit();
-    let held = mlx_rs::memory::active_memory().unwrap_or(0);
+    let held = memory_held();
     if bytes > limit.saturating_sub(held) {
         return Err(Error::Memory { bytes, held, limit });
     }

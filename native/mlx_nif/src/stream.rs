@@ -116,6 +116,12 @@ fn memory_limit() -> usize {
     mlx_core::memory_limit()
 }
 
+/// How many bytes MLX holds for tensors.
+#[rustler::nif]
+fn memory_held() -> usize {
+    mlx_core::memory_held()
+}
+
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
 #[rustler::nif]
 fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
