@@ -18,9 +18,9 @@ defmodule Mlx.Compiler.Plan do
   defmodule Builder do
     @moduledoc false
 
-    # `made` has the segment that makes a node, and `available` the nodes that are inputs
-    # or that steps give.
-    defstruct [:settings, available: %{}, made: %{}, segments: %{}]
+    # `made` has the segment that makes a node, `available` the nodes that are inputs or
+    # that steps give, and `exported` those that segments give to the host.
+    defstruct [:settings, available: %{}, made: %{}, exported: %{}, segments: %{}]
   end
 
   @doc """
@@ -54,11 +54,10 @@ defmodule Mlx.Compiler.Plan do
   defp need(node, at, builder) do
     key = Graph.key(node)
 
-    if is_map_key(builder.available, key) do
-      builder
-    else
-      builder = make(node, at, builder)
-      export(node, Map.get(builder.made, node.id, at), builder)
+    cond do
+      is_map_key(builder.available, key) or is_map_key(builder.exported, key) -> builder
+      earlier = builder.made[node.id] -> export(node, earlier, builder)
+      true -> export(node, at, make(node, at, builder))
     end
   end
 
@@ -95,7 +94,9 @@ defmodule Mlx.Compiler.Plan do
   end
 
   defp export(node, at, builder) do
-    update(builder, at, &%{&1 | exports: Map.put(&1.exports, Graph.key(node), node)})
+    key = Graph.key(node)
+    builder = %{builder | exported: Map.put(builder.exported, key, true)}
+    update(builder, at, &%{&1 | exports: Map.put(&1.exports, key, node)})
   end
 
   defp update(builder, at, fun) do
@@ -162,7 +163,10 @@ defmodule Mlx.Compiler.Plan do
     {{:host, operands, results, host(action, step, settings)}, places}
   end
 
-  defp host({:call, data, fun}, _step, _settings), do: {:call, data, fun}
+  defp host(:token, _step, _settings), do: :token
+
+  defp host({kind, data, fun}, _step, _settings) when kind in [:call, :once],
+    do: {kind, data, fun}
 
   defp host({kind, [first, second]}, _step, settings) do
     {kind, build(first, first.inputs, settings), build(second, second.inputs, settings)}
@@ -221,6 +225,12 @@ defmodule Mlx.Compiler.Plan do
     data |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
 
+  defp act(:token, [], _target), do: [:atomics.new(1, [])]
+
+  defp act({:once, data, fun}, [token | refs], target) do
+    if :atomics.exchange(token, 1, 1) == 0, do: act({:call, data, fun}, refs, target), else: []
+  end
+
   defp act({:cond, on_true, on_false}, [predicate | refs], target) do
     chosen = if Dispatch.truth(predicate), do: on_true, else: on_false
     run(chosen, List.to_tuple(refs), target, [])
@@ -249,8 +259,13 @@ defimpl Inspect, for: Mlx.Compiler.Plan do
     "#{indent}#{values(results)} = run #{values(inputs)}\n" <> code(code, indent <> "  ")
   end
 
-  defp step({:host, operands, results, {:call, _data, _fun}}, indent) do
-    "#{indent}#{values(results)} = call #{values(operands)}\n"
+  defp step({:host, operands, results, :token}, indent) do
+    "#{indent}#{values(results)} = token #{values(operands)}\n"
+  end
+
+  defp step({:host, operands, results, {kind, _data, _fun}}, indent)
+       when kind in [:call, :once] do
+    "#{indent}#{values(results)} = #{kind} #{values(operands)}\n"
   end
 
   defp step({:host, operands, results, {kind, first, second}}, indent) do
