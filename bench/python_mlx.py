@@ -66,8 +66,12 @@ def main():
     places = (mx.arange(2**20, dtype=mx.int64) * 7919 % 2**20).astype(mx.int32)
     image, pooled = mx.random.normal((8, 56, 56, 64)), mx.random.normal((8, 112, 112, 64))
     kernels = mx.random.normal((64, 3, 3, 64))
+    square = bigx.reshape(4096, 4096)
+    rows = million.reshape(1024, 1024)
+    order = places.reshape(1024, 1024) % 1024
+    positive = square > 0
     definite = m[:512] @ m[:512].T / 1024 + mx.eye(512)
-    mx.eval(a, b, bigx, mlp, w, x, m, million, places, image, pooled, kernels, definite)
+    mx.eval(a, b, bigx, mlp, w, x, m, million, places, image, pooled, kernels, definite, square, rows, order, positive)
     pool = nn.MaxPool2d(3, 2)
 
     def chain(x, y):
@@ -86,8 +90,44 @@ def main():
             y = body_c(y)
         return y
 
+    def loss(p, x, y):
+        z = mx.maximum(x @ p[0] + p[1], 0) @ p[2] + p[3]
+        return mx.mean(mx.logsumexp(z, axis=-1) - mx.sum(z * y, axis=-1))
+
+    def step(p, m1, m2, t, x, y):
+        value, grads = mx.value_and_grad(loss)(p, x, y)
+        m1 = [0.9 * m + 0.1 * g for m, g in zip(m1, grads)]
+        m2 = [0.999 * v + 0.001 * g * g for v, g in zip(m2, grads)]
+        c1, c2 = 1 - mx.power(0.9, t), 1 - mx.power(0.999, t)
+        p = [p - 0.001 * (m / c1) / (mx.sqrt(v / c2) + 1e-8) for p, m, v in zip(p, m1, m2)]
+        return value, p, m1, m2, t + 1
+
+    step_c = mx.compile(step)
+    shapes = [(64, 128), (128,), (128, 10), (10,)]
+    zeros = [mx.zeros(s) for s in shapes]
+    state = ([mx.random.normal(s) * 0.1 for s in shapes], zeros, zeros, mx.array(1.0))
+    digits = (mx.random.normal((128, 64)), mx.eye(10)[mx.arange(128) % 10])
+    mx.eval(state, digits)
+
+    def train(steps):
+        now = state
+        for _ in range(steps):
+            value, *now = step_c(*now, *digits)
+            mx.async_eval(value, now)
+        mx.eval(value, now)
+
     def matmul():
         mx.eval(m @ m)
+
+    def softmax():
+        e = mx.exp(square - mx.max(square, axis=-1, keepdims=True))
+        mx.eval(e / mx.sum(e, axis=-1, keepdims=True))
+
+    def top_k():
+        chosen = mx.argpartition(rows, -10, axis=-1)[..., -10:]
+        falling = mx.argsort(-mx.take_along_axis(rows, chosen, axis=-1), axis=-1)
+        chosen = mx.take_along_axis(chosen, falling, axis=-1)
+        mx.eval(mx.take_along_axis(rows, chosen, axis=-1), chosen)
 
     cases = {
         "add_256_and_read": lambda: read(a + b),
@@ -97,14 +137,32 @@ def main():
         "while_1000_and_read": lambda: read(loop()),
         "block_compiled_and_read": lambda: read(block_c(x, w)),
         "block_eager_and_read": lambda: read(block(x, w)),
+        "chain_100_jit_and_read": lambda: read(chain_c(a, b)),
+        "chain_100_unfused_and_read": lambda: read(chain(a, b)),
+        "mlp_fused_and_read": lambda: read(mlp_c(*mlp)),
+        "while_1000_fused_and_read": lambda: read(loop()),
+        "block_fused_and_read": lambda: read(block_c(x, w)),
+        "training_step": lambda: mx.eval(step_c(*state, *digits)),
+        "training_step_fused": lambda: mx.eval(step_c(*state, *digits)),
+        "training_100_steps": lambda: train(100),
+        "training_100_steps_fused": lambda: train(100),
         "read_64mb": lambda: read(bigx),
         "write_64mb": lambda: mx.eval(mx.array(big)),
         "matmul_1024_f32": matmul,
         "cholesky_512_f32": lambda: mx.eval(mx.linalg.cholesky(definite, stream=mx.cpu)),
         "sort_1m_f32": lambda: mx.eval(mx.sort(million)),
         "gather_1m_f32": lambda: mx.eval(mx.take(million, places)),
+        "take_along_axis_1m_f32": lambda: mx.eval(mx.take_along_axis(rows, order, axis=1)),
+        "top_10_of_1024x1024_f32": top_k,
         "fft_1m_f32": lambda: mx.eval(mx.fft.fft(million)),
+        "add_16m": lambda: mx.eval(bigx + bigx),
+        "exp_16m": lambda: mx.eval(mx.exp(bigx)),
+        "select_16m": lambda: mx.eval(mx.where(positive, square, square)),
+        "clip_16m": lambda: mx.eval(mx.clip(bigx, -1.0, 1.0)),
+        "softmax_4096x4096": softmax,
         "sum_16m": lambda: mx.eval(mx.sum(bigx)),
+        "sum_rows_4096x4096": lambda: mx.eval(mx.sum(square, axis=1)),
+        "sum_columns_4096x4096": lambda: mx.eval(mx.sum(square, axis=0)),
         "argmax_16m": lambda: mx.eval(mx.argmax(bigx)),
         "cumulative_sum_16m": lambda: mx.eval(mx.cumsum(bigx)),
         "conv_8x56x56x64": lambda: mx.eval(mx.conv2d(image, kernels, padding=1)),

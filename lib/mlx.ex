@@ -100,7 +100,10 @@ defmodule Mlx do
 
   """
   @spec eval(container) :: container when container: Nx.Container.t() | Nx.Tensor.t()
-  def eval(container), do: each(container, &Dispatch.eval/1)
+  def eval(container) do
+    container |> tensors() |> Dispatch.eval()
+    container
+  end
 
   @doc """
   Starts to compute all tensors of a container. Returns the container at once.
@@ -113,7 +116,10 @@ defmodule Mlx do
 
   """
   @spec async_eval(container) :: container when container: Nx.Container.t() | Nx.Tensor.t()
-  def async_eval(container), do: each(container, &Dispatch.async_eval/1)
+  def async_eval(container) do
+    container |> tensors() |> Enum.each(&Dispatch.async_eval/1)
+    container
+  end
 
   @doc """
   Waits for all work queued so far on a device.
@@ -129,13 +135,8 @@ defmodule Mlx do
     device |> Mlx.Device.check!() |> Dispatch.synchronize()
   end
 
-  defp each(container, fun) do
-    container
-    |> List.wrap()
-    |> Nx.Defn.Composite.flatten_list()
-    |> Enum.each(&(&1 |> check!() |> fun.()))
-
-    container
+  defp tensors(container) do
+    container |> List.wrap() |> Nx.Defn.Composite.flatten_list() |> Enum.map(&check!/1)
   end
 
   defp check!(%T{data: %Mlx.Backend{}} = tensor), do: tensor

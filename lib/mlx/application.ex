@@ -5,6 +5,7 @@ defmodule Mlx.Application do
   @impl true
   def start(_type, _args) do
     configure(:dispatch, [:pipelined, :sync], :pipelined)
+    configure(:f64, [:error, :downcast], :error)
     limit_memory(Application.get_env(:mlx, :memory_limit))
     Supervisor.start_link([Mlx.Compiler.Cache], strategy: :one_for_one, name: Mlx.Supervisor)
   end

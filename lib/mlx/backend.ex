@@ -31,12 +31,29 @@ defmodule Mlx.Backend do
     * `config :mlx, dispatch: :sync` - wait for each operation and raise its failure at
       once. For finding faults; it is slow. Defaults to `:pipelined`.
 
+    * `config :mlx, f64: :downcast` - compute `f64` as `f32` on devices that lack it, see
+      [Types](#module-types). Defaults to `:error`.
+
     * `config :mlx, memory_limit: bytes` - how much memory tensors may take in all. A tensor
       for which there is no room is not made: reading it raises `Mlx.Error` with
       `kind: :memory`. Defaults to the memory of the GPU, or of the machine.
 
     * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
       device when a tensor is inspected. A compile-time setting, `true` by default.
+
+  For finding faults there are two more compile-time settings, which cost nothing where
+  they are not set. Each waits for the device at every operation that it checks, in
+  functions that `Mlx.Compiler` compiles as well. After a change run
+  `mix deps.compile mlx --force`.
+
+    * `config :mlx, debug_bounds_check: true` - raise `Mlx.Error` with `kind: :value` if
+      an index for `Nx.gather/3`, `Nx.take/3`, `Nx.take_along_axis/3`, `Nx.indexed_add/4`
+      or `Nx.indexed_put/4` is negative or too large. Else it is moved to the edge, as Nx
+      always does with the starts of `Nx.slice/4` and `Nx.put_slice/3`.
+
+    * `config :mlx, debug_detect_nan_inf: true` - raise `Mlx.Error` with `kind: :value` at
+      an operation that gives NaN if none of its operands has NaN, or an infinity if none
+      of them has an infinity. Tensors made of numbers or binaries may have both.
 
   ## Functions given to `Nx.reduce/4` and `Nx.window_reduce/5`
 
@@ -71,18 +88,50 @@ defmodule Mlx.Backend do
 
   All of Nx's but `c128`. MLX lacks `f8`, `f8_e4m3fn` and integers of 2 and 4 bits: they
   are computed in wider types and rounded to the values of their own after each
-  operation. `f64` is there on the CPU and raises `Mlx.Error` on a GPU.
+  operation.
 
-  ## What is not there yet
+  `f64` is there on the CPU. GPUs lack it: there it raises `Mlx.Error` with `kind: :type`,
+  unless `config :mlx, f64: :downcast` is set. Then such a tensor is one of `f32` on a GPU.
+  Nx goes on to call it `f64`, and to the outside it has the bytes of `f64`, but only the
+  precision and the range of `f32`: what is larger becomes an infinity. On the CPU, and
+  for tensors that move there, nothing changes.
 
-  `Nx.to_pointer/2` and `Nx.from_pointer/5` raise `Mlx.Error` with `kind: :unsupported`.
-  Nothing is computed by another backend in silence.
+  Sums and products are made in the type of the result, those of halves in `f32`, and in
+  the order that is fastest. `Nx.BinaryBackend` makes them in double precision, so a long
+  product may be infinite or NaN on the way where it still finds a number.
+
+  ## Pointers
+
+  `Nx.to_pointer/2` computes the tensor and takes
+
+    * `:mode` - `:local`, the default, gives the address of the tensor's own memory, in
+      row order. `:ipc` copies the values to POSIX shared memory; the handle is its name.
+    * `:permissions` - who may open the shared memory, `0o400` by default, less what the
+      umask of the process forbids
+
+  Both last as long as the tensor: once it is deallocated or collected as garbage, the
+  address must not be used and the name is gone. A variable that is not used any more
+  keeps nothing: use the tensor again after the last use of its pointer. A VM that is
+  killed leaves its shared memory behind.
+
+  Others may read a tensor's memory. They must not write to it: views and copies share it,
+  and the results of operations that are still queued would change.
+
+  The address is there where the host sees the memory of the device: on CPUs and on Apple
+  GPUs, but not on NVIDIA's. It is not there for types that are computed in wider ones.
+  Both raise `Mlx.Error` with `kind: :unsupported`; `:ipc` is there everywhere.
+
+  `Nx.from_pointer/5` copies the values before it returns, on every device and for every
+  type. Shared memory may come from any program. An address must
+  be one of memory that this process may read and that nobody changes meanwhile. One that
+  can't be read raises `Mlx.Error` with `kind: :io`, but no check finds memory that is
+  something else.
   """
 
   @behaviour Nx.Backend
 
   alias __MODULE__, as: B
-  alias Mlx.Dispatch
+  alias Mlx.{Dispatch, Pointer}
   alias Nx.Tensor, as: T
 
   @enforce_keys [:ref, :device]
@@ -214,6 +263,16 @@ defmodule Mlx.Backend do
     if Mlx.Native.tensor_deallocate(ref), do: :ok, else: :already_deallocated
   end
 
+  ## Pointers
+
+  @impl true
+  def to_pointer(tensor, opts), do: Pointer.to_pointer(tensor, opts)
+
+  @impl true
+  def from_pointer(pointer, type, shape, backend_opts, opts) do
+    Pointer.from_pointer(pointer, type, shape, device(backend_opts), opts)
+  end
+
   ## Operations
 
   @impl true
@@ -234,12 +293,7 @@ defmodule Mlx.Backend do
   written =
     [init: 1, constant: 3, iota: 3, eye: 2, from_binary: 3, to_binary: 2, inspect: 2] ++
       [to_batched: 3, backend_copy: 3, backend_transfer: 3, backend_deallocate: 1, block: 4] ++
-      [reduce: 5, window_reduce: 6]
-
-  unsupported = [
-    {:to_pointer, 2, "use Nx.to_binary/2"},
-    {:from_pointer, 5, "use Nx.from_binary/3"}
-  ]
+      [reduce: 5, window_reduce: 6, to_pointer: 2, from_pointer: 5]
 
   lowered = for op <- Mlx.Lowering.ops(), op not in Keyword.keys(written), do: op
 
@@ -252,19 +306,7 @@ defmodule Mlx.Backend do
     end
   end
 
-  for {name, arity, way_out} <- unsupported do
-    args = Enum.map(1..arity, fn _ -> {:_, [], nil} end)
-    message = "Nx.#{name} is not there yet in Mlx" <> if(way_out, do: "; #{way_out}", else: "")
-
-    @impl true
-    def unquote(name)(unquote_splicing(args)) do
-      raise Mlx.Error, kind: :unsupported, op: unquote("#{name}"), message: unquote(message)
-    end
-  end
-
-  known = Keyword.keys(written) ++ lowered ++ Enum.map(unsupported, &elem(&1, 0))
-
-  case Keyword.keys(callbacks) -- known do
+  case Keyword.keys(callbacks) -- (Keyword.keys(written) ++ lowered) do
     [] -> :ok
     missing -> raise "callbacks of Nx.Backend that Mlx.Backend lacks: #{inspect(missing)}"
   end

@@ -4,7 +4,8 @@ defmodule Mlx.Dispatch do
   # Hands work to the engine and waits for what it answers. Nothing here blocks a
   # scheduler: the engine answers with a message.
 
-  alias Mlx.{Backend, Function, Graph, Lowering, Native}
+  import Mlx.Debug, only: [check_bounds: 4, check_finite: 4]
+  alias Mlx.{Backend, Downcast, Function, Graph, Lowering, Native}
   alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
 
@@ -12,70 +13,83 @@ defmodule Mlx.Dispatch do
   Runs an operation of `Nx.Backend` on the device of its operands.
   """
   def run(op, out, args) do
-    {nodes, tensors, count} = operands(args, [], 0)
-
-    case device(tensors) do
-      :traced -> Function.run(op, out, args)
-      device -> run(op, out, args, nodes, tensors, count, device)
-    end
+    tensors = tensors(args, [])
+    run(op, out, args, device(tensors), tensors)
   end
 
   @doc """
   Runs an operation that has no operands on a device.
   """
-  def create(op, out, args, :traced), do: Function.run(op, out, args)
-  def create(op, out, args, device), do: run(op, out, args, args, [], 0, device)
+  def create(op, out, args, device), do: run(op, out, args, device, [])
 
   @doc """
   Runs an operation that folds with a function, the third argument.
   """
   def run_fold(op, out, [tensor, acc, fun | rest]) do
-    function = Function.fold(fun, tensor.type, acc.type)
+    device = device([tensor, acc])
+    function = Function.fold(fun, tensor.type, acc.type, device)
     run(op, out, [tensor, acc, function.captured, function | rest])
   end
 
-  defp run(op, out, args, nodes, tensors, count, device) do
+  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
+
+  defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    [ref] = submit([lower(op, out, nodes, args)], tensors, count, device)
-    wrap(out, ref, device)
+    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
+    check_bounds(op, nodes, tensors, device)
+    [ref] = submit([lower(op, out, nodes, args, device)], tensors, device)
+    check_finite(wrap(out, ref, device), op, tensors, device)
   end
 
-  # The only operation to which the bits of a narrow type matter.
-  defp lower(:bitcast, out, [node], [tensor]), do: Narrow.bitcast(node, tensor.type, out.type)
-  defp lower(op, out, nodes, _args), do: Lowering.lower(op, out, nodes)
+  # The only operation to which the bits of a type matter that MLX lacks.
+  defp lower(:bitcast, out, [node], [tensor], device),
+    do: Narrow.bitcast(node, tensor.type, out.type, Downcast.stored(out.type, device))
+
+  defp lower(op, out, nodes, _args, device),
+    do: Lowering.lower(op, Downcast.out(out, device), nodes)
 
   @doc """
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
   """
   def run_block(block, out, args, fun) do
-    {nodes, tensors, count} = operands(args, [], 0)
+    tensors = tensors(args, [])
     device = device(tensors)
+    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
 
-    case device != :traced && Lowering.lower_block(block, out, nodes) do
+    case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
         apply(fun, [block | args])
 
       %Graph{} = node ->
         check_type!(out.type, device)
-        [ref] = submit([node], tensors, count, device)
-        wrap(out, ref, device)
+        check_bounds(block, nodes, tensors, device)
+        [ref] = submit([node], tensors, device)
+        check_finite(wrap(out, ref, device), block, tensors, device)
 
       nodes when is_tuple(nodes) ->
         outs = Tuple.to_list(out)
         Enum.each(outs, &check_type!(&1.type, device))
-        refs = nodes |> Tuple.to_list() |> submit(tensors, count, device)
+        refs = nodes |> Tuple.to_list() |> submit(tensors, device)
         outs = Enum.zip_with(outs, refs, &wrap(&1, &2, device))
-        List.to_tuple(outs)
+        check_finite(List.to_tuple(outs), block, tensors, device)
     end
   end
 
   @doc """
-  Queues what makes the nodes of the arrays of tensors, which are the first `count`
-  inputs, in the order of the arguments.
+  The values of nodes whose inputs are the tensors, as binaries.
   """
-  def submit(nodes, tensors, count, device) do
-    refs = refs(tensors, device, [])
-    {instructions, registers} = Graph.flatten(nodes, count)
+  def values(nodes, tensors, device) do
+    refs = submit(nodes, tensors, device)
+    Enum.map(refs, fn ref -> await(&Native.tensor_read(ref, &1)) end)
+  end
+
+  @doc """
+  Queues what makes the nodes of the arrays of tensors, which are the first inputs, in
+  the order of the arguments.
+  """
+  def submit(nodes, tensors, device) do
+    refs = refs(tensors, device)
+    {instructions, registers} = Graph.flatten(nodes, length(refs))
     queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
   end
 
@@ -90,34 +104,78 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
+  A tensor of bytes of which `load` makes an array, given a device, dimensions and a type.
+  """
+  def from_bytes(out, device, load) do
+    check_type!(out.type, device)
+
+    ref =
+      if Downcast.stored(out.type, device) == out.type do
+        load.(device, Tuple.to_list(out.shape), out.type)
+      else
+        {shape, bits} = Narrow.encoding(out.type, out.shape)
+        device |> load.(Tuple.to_list(shape), bits) |> decoded(out.type, out.shape, device)
+      end
+
+    wrap(out, ref, device)
+  end
+
+  @doc """
   The same values as a tensor of its own, on a device.
   """
-  def copy(%T{data: %Backend{ref: ref}} = tensor, device) do
+  def copy(%T{} = tensor, device) do
     check_type!(tensor.type, device)
+    ref = across(tensor, device)
     [ref] = queue(device, fn -> Native.stream_submit(device, [], [ref], [0]) end)
     wrap(tensor, ref, device)
+  end
+
+  @doc """
+  The array of a tensor in the type that it has on another device.
+  """
+  def across(%T{data: %Backend{ref: ref, device: from}, type: type} = tensor, to) do
+    case {Downcast.stored(type, from), Downcast.stored(type, to)} do
+      {same, same} ->
+        ref
+
+      # The CPU has both types.
+      {there, here} ->
+        shape = Backend.whole_shape(tensor)
+        0 |> Graph.input(there, shape) |> Lowering.Shape.cast(here) |> one(ref, :cpu)
+    end
   end
 
   def read(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
   def read(%T{} = tensor) do
-    Mlx.Telemetry.span(:to_binary, tensor, fn -> read_as(tensor, tensor.type) end)
+    Mlx.Telemetry.span(:to_binary, tensor, fn -> read_values(tensor) end)
   end
 
-  defp read_as(%T{data: %Backend{ref: ref, device: device}} = tensor, {_, bits} = type) do
-    if Narrow.narrow?(type) do
-      shape = Backend.whole_shape(tensor)
-      node = 0 |> Graph.input(Narrow.wide(type), shape) |> Narrow.encode(type)
-      {instructions, registers} = Graph.flatten([node], 1)
+  defp read_values(%T{data: %Backend{ref: ref}, type: {_, bits}} = tensor) do
+    case encoded(tensor) do
+      ^ref ->
+        await(&Native.tensor_read(ref, &1))
 
-      [ref] =
-        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+      ref ->
+        size = (tensor |> Backend.whole_shape() |> Tuple.product()) * bits
+        <<binary::bitstring-size(size), _filler::bitstring>> = await(&Native.tensor_read(ref, &1))
+        binary
+    end
+  end
 
-      size = Tuple.product(shape) * bits
-      <<binary::bitstring-size(size), _filler::bitstring>> = await(&Native.tensor_read(ref, &1))
-      binary
-    else
-      await(&Native.tensor_read(ref, &1))
+  @doc """
+  An array of the bytes of a tensor, its own where MLX has the type.
+  """
+  def encoded(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
+
+  def encoded(%T{data: %Backend{ref: ref, device: device}, type: type} = tensor) do
+    case Downcast.stored(type, device) do
+      ^type ->
+        ref
+
+      stored ->
+        shape = Backend.whole_shape(tensor)
+        0 |> Graph.input(stored, shape) |> Narrow.encode(type) |> one(ref, device)
     end
   end
 
@@ -126,8 +184,9 @@ defmodule Mlx.Dispatch do
   """
   def truth(ref), do: await(&Native.tensor_read(ref, &1)) != <<0>>
 
-  def eval(%T{data: %Backend{ref: ref}} = tensor) do
-    Mlx.Telemetry.span(:eval, tensor, fn -> await(&Native.tensor_eval(ref, &1)) end)
+  def eval(tensors) do
+    refs = for %T{data: %Backend{ref: ref}} <- tensors, do: ref
+    Mlx.Telemetry.eval(tensors, fn -> await(&Native.tensor_eval(refs, &1)) end)
   end
 
   def async_eval(%T{data: %Backend{ref: ref}}), do: ref |> Native.tensor_async_eval() |> ok!()
@@ -141,24 +200,30 @@ defmodule Mlx.Dispatch do
 
   # Operands
 
-  # The arguments with nodes in the place of tensors, and the tensors from last to first.
-  defp operands([], tensors, count), do: {[], tensors, count}
+  defp tensors([], acc), do: acc
+  defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
+  defp tensors(%T{} = tensor, acc), do: [tensor | acc]
+  defp tensors(_arg, acc), do: acc
 
-  defp operands([%T{type: type, shape: shape} = tensor | args], tensors, count) do
-    node = Graph.input(count, Narrow.wide(type), shape)
-    {nodes, tensors, count} = operands(args, [tensor | tensors], count + 1)
-    {[node | nodes], tensors, count}
+  # The arguments with nodes in the place of tensors.
+  defp nodes([], _register), do: []
+
+  defp nodes([%T{type: type, shape: shape} | args], register) do
+    [Graph.input(register, Narrow.wide(type), shape) | nodes(args, register + 1)]
   end
 
-  defp operands([list | args], tensors, count) when is_list(list) do
-    {list, tensors, count} = operands(list, tensors, count)
-    {nodes, tensors, count} = operands(args, tensors, count)
-    {[list | nodes], tensors, count}
+  defp nodes([arg | args], register) do
+    case is_list(arg) && tensors(arg, []) do
+      none when none in [false, []] -> [arg | nodes(args, register)]
+      found -> [nodes(arg, register) | nodes(args, register + length(found))]
+    end
   end
 
-  defp operands([arg | args], tensors, count) do
-    {nodes, tensors, count} = operands(args, tensors, count)
-    {[arg | nodes], tensors, count}
+  @doc """
+  The node of a tensor on a device that is the input in a register.
+  """
+  def input(%T{type: type, shape: shape}, register, device) do
+    Graph.input(register, Downcast.stored(type, device), shape)
   end
 
   defp device(tensors), do: device(tensors, nil, tensors)
@@ -182,12 +247,17 @@ defmodule Mlx.Dispatch do
     if devices == [] or :gpu in devices, do: :gpu, else: :cpu
   end
 
-  defp refs([], _device, acc), do: acc
-  defp refs([tensor | rest], device, acc), do: refs(rest, device, [ref(tensor, device) | acc])
+  defp refs([], _device), do: []
+  defp refs([tensor | rest], device), do: [ref(tensor, device) | refs(rest, device)]
 
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
   """
+  def ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
+    check_type!(tensor.type, to)
+    across(tensor, to)
+  end
+
   def ref(%T{data: %Backend{ref: ref}, type: type}, device) do
     check_type!(type, device)
     ref
@@ -209,17 +279,9 @@ defmodule Mlx.Dispatch do
   def check_type!({:f, size}, _) when size in [16, 32], do: :ok
   def check_type!({:bf, 16}, _), do: :ok
   def check_type!({:c, 64}, _), do: :ok
-  def check_type!({:f, 64}, :cpu), do: :ok
+  def check_type!({:f, 64}, device), do: Downcast.check!(device)
   def check_type!({kind, size}, _) when kind in [:u, :s] and size in [2, 4], do: :ok
   def check_type!({kind, 8}, _) when kind in [:f, :f8_e4m3fn], do: :ok
-
-  def check_type!({:f, 64}, :gpu) do
-    raise Mlx.Error,
-      kind: :type,
-      message:
-        "GPUs have no f64: cast to f32 with Nx.as_type/2, or use the CPU with " <>
-          "Nx.backend_transfer(tensor, {Mlx.Backend, device: :cpu})"
-  end
 
   def check_type!(type, _device) do
     raise Mlx.Error,
@@ -232,21 +294,27 @@ defmodule Mlx.Dispatch do
   # The engine
 
   defp load(binary, shape, type, device) do
-    if Narrow.narrow?(type) do
+    if Downcast.stored(type, device) == type do
+      load_bytes(binary, shape, type, device)
+    else
       check_size!(binary, shape, type)
       filler = rem(8 - rem(bit_size(binary), 8), 8)
+      {dims, bits} = Narrow.encoding(type, shape)
       bytes = <<binary::bitstring, 0::size(filler)>>
-      ref = load_bytes(bytes, {byte_size(bytes)}, {:u, 8}, device)
-      node = 0 |> Graph.input({:u, 8}, {byte_size(bytes)}) |> Narrow.decode(type, shape)
-      {instructions, registers} = Graph.flatten([node], 1)
-
-      [ref] =
-        queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
-
-      ref
-    else
-      load_bytes(binary, shape, type, device)
+      bytes |> load_bytes(dims, bits, device) |> decoded(type, shape, device)
     end
+  end
+
+  defp decoded(ref, type, shape, device) do
+    {dims, bits} = Narrow.encoding(type, shape)
+    0 |> Graph.input(bits, dims) |> Narrow.decode(type, shape) |> one(ref, device)
+  end
+
+  # The array of a node whose only input is another array.
+  defp one(node, ref, device) do
+    {instructions, registers} = Graph.flatten([node], 1)
+    [ref] = queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+    ref
   end
 
   defp check_size!(binary, shape, {_, bits} = type) do
@@ -294,7 +362,7 @@ defmodule Mlx.Dispatch do
 
   defp settle(refs) do
     if :persistent_term.get({Mlx, :dispatch}, :pipelined) == :sync do
-      Enum.each(refs, fn ref -> await(&Native.tensor_eval(ref, &1)) end)
+      await(&Native.tensor_eval(refs, &1))
     end
 
     refs
@@ -309,7 +377,10 @@ defmodule Mlx.Dispatch do
     end
   end
 
-  defp await(request) do
+  @doc """
+  The answer to a request of the engine, which a message may bring.
+  """
+  def await(request) do
     tag = make_ref()
 
     case ok!(request.(tag)) do

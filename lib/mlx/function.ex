@@ -5,7 +5,7 @@ defmodule Mlx.Function do
   # stand for any scalar; what it does to them is noted. Because each operation is one
   # on single elements, the instructions then run on whole arrays.
 
-  alias Mlx.{Backend, Graph, Lowering}
+  alias Mlx.{Backend, Downcast, Graph, Lowering}
   alias Mlx.Lowering.Narrow
   alias Nx.Tensor, as: T
 
@@ -17,6 +17,7 @@ defmodule Mlx.Function do
           program: {pos_integer, [tuple], [non_neg_integer]},
           # Tensors that are operands after the parameters.
           captured: [Nx.Tensor.t()],
+          # Of the array of its result.
           type: Nx.Type.t()
         }
 
@@ -27,22 +28,25 @@ defmodule Mlx.Function do
   @possible @element_wise ++ @idle_on_scalars ++ @inputs
 
   @captured {__MODULE__, :captured}
+  @device {__MODULE__, :device}
 
   @doc """
-  A function of an element and an accumulator, which has the type of its result.
+  A function of an element and an accumulator, which has the type of its result, for a
+  device.
   """
-  def fold(fun, element, accumulator, attempts \\ 4) do
-    case trace(fun, [element, accumulator]) do
-      %{type: ^accumulator} = function -> function
-      %{type: type} when attempts > 1 -> fold(fun, element, type, attempts - 1)
+  def fold(fun, element, accumulator, device, attempts \\ 4) do
+    case trace(fun, [element, accumulator], device) do
+      {^accumulator, function} -> function
+      {type, _function} when attempts > 1 -> fold(fun, element, type, device, attempts - 1)
       _ -> raise ArgumentError, "the function gives another type whenever it is applied again"
     end
   end
 
-  defp trace(fun, types) do
-    parameters = for {type, at} <- Enum.with_index(types), do: scalar(at, type)
+  defp trace(fun, types, device) do
+    parameters = for {type, at} <- Enum.with_index(types), do: scalar(at, type, device)
     backend = Process.put(Nx.Shared.backend_pdict_key(), {Backend, device: :traced})
     outer = Process.put(@captured, [])
+    outer_device = Process.put(@device, device)
 
     try do
       result = fun |> apply(parameters) |> Nx.to_tensor()
@@ -51,18 +55,21 @@ defmodule Mlx.Function do
       inputs = length(types) + length(captured)
       {instructions, registers} = Graph.flatten([node], inputs)
       program = {inputs, instructions, registers}
-      %__MODULE__{program: program, captured: captured, type: result.type}
+      stored = Downcast.stored(result.type, device)
+      {result.type, %__MODULE__{program: program, captured: captured, type: stored}}
     after
       restore(Nx.Shared.backend_pdict_key(), backend)
       restore(@captured, outer)
+      restore(@device, outer_device)
     end
   end
 
   defp restore(key, nil), do: Process.delete(key)
   defp restore(key, value), do: Process.put(key, value)
 
-  defp scalar(register, type) do
-    wrap(%T{type: type, shape: {}, names: []}, Graph.input(register, Narrow.wide(type), {}))
+  defp scalar(register, type, device) do
+    node = Graph.input(register, Downcast.stored(type, device), {})
+    wrap(%T{type: type, shape: {}, names: []}, node)
   end
 
   @doc """
@@ -70,8 +77,14 @@ defmodule Mlx.Function do
   """
   def run(op, out, args) do
     check!(op, out)
-    wrap(out, Lowering.lower(op, out, Enum.map(args, &to_node/1)))
+    wrap(out, lower(op, out, args, Process.get(@device)))
   end
+
+  defp lower(:bitcast, %{type: type}, [%T{type: from} = tensor], device),
+    do: tensor |> to_node() |> Narrow.bitcast(from, type, Downcast.stored(type, device))
+
+  defp lower(op, out, args, device),
+    do: Lowering.lower(op, Downcast.out(out, device), Enum.map(args, &to_node/1))
 
   @doc """
   Raises unless the operation means the same on single elements and on slices.
@@ -109,14 +122,15 @@ defmodule Mlx.Function do
 
   defp capture(%T{data: data, type: type} = tensor) do
     captured = Process.get(@captured)
+    stored = Downcast.stored(type, Process.get(@device))
 
     case Enum.find_index(captured, &(&1.data == data and &1.type == type)) do
       nil ->
         Process.put(@captured, [tensor | captured])
-        Graph.input(2 + length(captured), Narrow.wide(type), {})
+        Graph.input(2 + length(captured), stored, {})
 
       at ->
-        Graph.input(1 + length(captured) - at, Narrow.wide(type), {})
+        Graph.input(1 + length(captured) - at, stored, {})
     end
   end
 end

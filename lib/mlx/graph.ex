@@ -148,7 +148,8 @@ defmodule Mlx.Graph do
   def program(nodes, inputs) do
     registers = inputs |> Enum.with_index() |> Map.new(fn {node, at} -> {key(node), at} end)
     count = length(inputs)
-    {outputs, {instructions, _next, _known}} = visit_all(nodes, {[], count, registers})
+    state = {[], count, Map.put(registers, :rows, %{})}
+    {outputs, {instructions, _next, _known}} = visit_all(nodes, state)
     {count, Enum.reverse(instructions), outputs}
   end
 
@@ -199,10 +200,28 @@ defmodule Mlx.Graph do
         {register, state}
 
       %{} ->
-        {operands, {instructions, first, known}} = visit_all(node.operands, state)
-        instructions = [{node.row, operands, node.attributes} | instructions]
-        {first + result, {instructions, first + node.results, Map.put(known, id, first)}}
+        {operands, state} = visit_all(node.operands, state)
+        add({node.row, operands, node.attributes}, node, state)
     end
+  end
+
+  # In a program, what is the same runs once.
+  defp add(instruction, node, {instructions, next, %{rows: rows} = known}) do
+    case rows do
+      %{^instruction => first} ->
+        {first + node.result, {instructions, next, Map.put(known, node.id, first)}}
+
+      %{} ->
+        known = %{known | rows: Map.put(rows, instruction, next)}
+        append(instruction, node, {instructions, next, known})
+    end
+  end
+
+  defp add(instruction, node, state), do: append(instruction, node, state)
+
+  defp append(instruction, node, {instructions, next, known}) do
+    state = {[instruction | instructions], next + node.results, Map.put(known, node.id, next)}
+    {next + node.result, state}
   end
 
   @doc """

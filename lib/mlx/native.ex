@@ -20,10 +20,15 @@ defmodule Mlx.Native do
 
   def tensor_from_binary(_device, _binary, _dims, _type), do: nif_error()
   def tensor_read(_tensor, _tag), do: nif_error()
-  def tensor_eval(_tensor, _tag), do: nif_error()
+  def tensor_eval(_tensors, _tag), do: nif_error()
   def tensor_async_eval(_tensor), do: nif_error()
   def tensor_signature(_tensor, _tag), do: nif_error()
   def tensor_deallocate(_tensor), do: nif_error()
+
+  def pointer_to_local(_tensor, _tag), do: nif_error()
+  def pointer_to_ipc(_tensor, _values, _permissions, _tag), do: nif_error()
+  def pointer_from_local(_device, _source, _dims, _type, _tag), do: nif_error()
+  def pointer_from_ipc(_device, _source, _dims, _type, _tag), do: nif_error()
 
   defp nif_error, do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -9,7 +9,7 @@ defmodule Mlx.Telemetry do
 
   | event | when | metadata |
   |---|---|---|
-  | `[:mlx, :eval, …]` | `Mlx.eval/1` waits for a tensor | `:shape`, `:type`, `:byte_size`, `:device` |
+  | `[:mlx, :eval, …]` | `Mlx.eval/1` waits for tensors | `:tensors`, `:byte_size`, `:devices` |
   | `[:mlx, :to_binary, …]` | a tensor's values are read | `:shape`, `:type`, `:byte_size`, `:device` |
   | `[:mlx, :compile, …]` | `Mlx.Compiler` compiles a function | `:function` |
 
@@ -34,18 +34,26 @@ defmodule Mlx.Telemetry do
 
   """
 
+  import Kernel, except: [byte_size: 1]
+
   @doc false
-  def span(event, %Nx.Tensor{data: data, type: {_, bits} = type} = tensor, fun) do
+  def span(event, %Nx.Tensor{data: data, type: type} = tensor, fun) do
     shape = Mlx.Backend.whole_shape(tensor)
 
-    metadata = %{
-      shape: shape,
-      type: type,
-      byte_size: div(Tuple.product(shape) * bits + 7, 8),
-      device: data.device
-    }
-
+    metadata = %{shape: shape, type: type, byte_size: byte_size(tensor), device: data.device}
     :telemetry.span([:mlx, event], metadata, fn -> {fun.(), metadata} end)
+  end
+
+  @doc false
+  def eval(tensors, fun) do
+    bytes = tensors |> Enum.map(&byte_size/1) |> Enum.sum()
+    devices = tensors |> Enum.map(& &1.data.device) |> Enum.uniq()
+    metadata = %{tensors: length(tensors), byte_size: bytes, devices: devices}
+    :telemetry.span([:mlx, :eval], metadata, fn -> {fun.(), metadata} end)
+  end
+
+  defp byte_size(%Nx.Tensor{type: {_, bits}} = tensor) do
+    div(Tuple.product(Mlx.Backend.whole_shape(tensor)) * bits + 7, 8)
   end
 
   @doc false

@@ -193,35 +193,6 @@ defmodule Mlx.BackendTest do
     end
   end
 
-  describe "what is not there yet" do
-    test "raises and computes nothing" do
-      x = mlx(sample(:f32, {2, 2}))
-
-      for {name, call} <- unsupported(x) do
-        error = assert_raise Mlx.Error, call
-        assert %{kind: :unsupported, message: message} = error
-        assert {error.op, message =~ "Nx.#{name} is not there yet in Mlx"} == {"#{name}", true}
-      end
-    end
-
-    test "is all that is neither lowered nor written" do
-      written =
-        [:init, :constant, :from_binary, :to_binary, :inspect, :to_batched, :block] ++
-          [:backend_copy, :backend_transfer, :backend_deallocate]
-
-      missing = for {name, _} <- Nx.Backend.behaviour_info(:callbacks), uniq: true, do: name
-      missing = (missing -- written) -- Mlx.Lowering.ops()
-      assert Enum.sort(missing) == nil |> unsupported() |> Keyword.keys() |> Enum.sort()
-    end
-  end
-
-  defp unsupported(x) do
-    [
-      from_pointer: fn -> Nx.from_pointer(Backend, 0, {:u, 8}, {1}) end,
-      to_pointer: fn -> Nx.to_pointer(x) end
-    ]
-  end
-
   defp mlx(%Nx.Tensor{} = tensor), do: Nx.backend_copy(tensor, {Backend, device: :cpu})
   defp mlx(numbers), do: Nx.tensor(numbers, backend: {Backend, device: :cpu})
 

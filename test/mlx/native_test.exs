@@ -178,7 +178,7 @@ defmodule Mlx.NativeTest do
     refute Native.tensor_deallocate(ref)
 
     for fun <-
-          [&Native.tensor_read(&1, :tag), &Native.tensor_eval(&1, :tag)] ++
+          [&Native.tensor_read(&1, :tag), &Native.tensor_eval([&1], :tag)] ++
             [&Native.tensor_async_eval/1, &Native.tensor_signature(&1, :tag)] do
       assert {:error, %{message: "the tensor was deallocated"}} = fun.(ref)
     end

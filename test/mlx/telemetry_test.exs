@@ -33,12 +33,10 @@ defmodule Mlx.TelemetryTest do
     assert size == byte_size(binary)
   end
 
-  test "eval is a span for each tensor" do
+  test "eval is one span for all tensors" do
     Mlx.eval({mlx(sample(:c64, {3})), mlx(tensor(1, :u16))})
-    assert_received {[:mlx, :eval, :stop], _, %{shape: {3}, byte_size: 24}}
-    assert_received {[:mlx, :eval, :stop], _, %{shape: {}, byte_size: 2}}
-    assert_received {[:mlx, :eval, :start], _, _}
-    assert_received {[:mlx, :eval, :start], _, _}
+    assert_received {[:mlx, :eval, :start], _, %{tensors: 2, byte_size: 26, devices: [:cpu]}}
+    assert_received {[:mlx, :eval, :stop], _, %{tensors: 2}}
     refute_received {[:mlx | _], _, _}
   end
 

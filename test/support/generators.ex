@@ -11,7 +11,7 @@ defmodule Mlx.Generators do
   A tensor of that type and shape. Floats are small multiples of 1/4, which every type
   holds exactly, and with `specials: true` now and then not finite, or one of such a list. Integers reach up
   to the bounds of the type, unless `small: true` is given. With `between: {low, high}`
-  all numbers, and the parts of complex ones, are in that range; with `nonzero: true`
+  all finite numbers, and the parts of complex ones, are in that range; with `nonzero: true`
   none is zero.
   """
   def tensor(type, shape, opts \\ []) do
@@ -39,12 +39,13 @@ defmodule Mlx.Generators do
       opts[:nonzero] ->
         type |> number(Keyword.delete(opts, :nonzero)) |> map(&if(&1 == 0, do: 1, else: &1))
 
-      opts[:between] ->
-        between(type, opts[:between])
-
       float?(type) and opts[:specials] ->
         specials = if opts[:specials] == true, do: [:nan | @infinities], else: opts[:specials]
-        frequency([{8, quarter()}, {1, member_of(specials)}])
+        finite = number(type, Keyword.delete(opts, :specials))
+        frequency([{8, finite}, {1, member_of(specials)}])
+
+      opts[:between] ->
+        between(type, opts[:between])
 
       float?(type) ->
         quarter()

@@ -8,10 +8,10 @@ defmodule Mlx.Properties do
   """
 
   alias __MODULE__.{Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
-  alias __MODULE__.{Narrow, Random, Reduction, Shape, Sort, Window}
+  alias __MODULE__.{Narrow, Random, Reduction, Shape, Sort, Vectorized, Window}
 
   @families [Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
-              [Narrow, Random, Reduction, Shape, Sort, Window]
+              [Narrow, Random, Reduction, Shape, Sort, Vectorized, Window]
 
   def families, do: @families
 

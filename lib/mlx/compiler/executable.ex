@@ -3,7 +3,7 @@ defmodule Mlx.Compiler.Executable do
 
   # A compiled function: the plan, and what its results look like.
 
-  alias Mlx.{Dispatch, Graph}
+  alias Mlx.{Dispatch, Downcast, Graph}
   alias Mlx.Compiler.{Expression, Fuse, Options, Plan}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
@@ -29,20 +29,20 @@ defmodule Mlx.Compiler.Executable do
       |> then(fn {output, exprs} -> {Enum.reverse(exprs), output} end)
 
     parameters = Composite.flatten_list(vars)
-    {scope, tensors} = Expression.lower(exprs, options.device, options.hooks)
+    {scope, tensors} = Expression.trace(exprs, options)
     settings = %{tensors: tensors, device: options.device, fuse: options.fuse}
 
     %__MODULE__{
-      plan: Plan.build(scope, inputs(parameters), settings),
+      plan: Plan.build(scope, inputs(parameters, options.device), settings),
       parameters: length(parameters),
       donated: for({%T{donatable?: true}, at} <- Enum.with_index(parameters), do: at),
       output: output
     }
   end
 
-  defp inputs(parameters) do
+  defp inputs(parameters, device) do
     for {%T{} = parameter, at} <- Enum.with_index(parameters) do
-      type = Mlx.Lowering.Narrow.wide(parameter.type)
+      type = Downcast.stored(parameter.type, device)
       Graph.input({:input, at}, type, Mlx.Backend.whole_shape(parameter))
     end
   end

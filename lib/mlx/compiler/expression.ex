@@ -10,11 +10,12 @@ defmodule Mlx.Compiler.Expression do
   # once at most: MLX computes only what is used. The calls among such expressions are
   # made where a branch first needs them, once at most, too.
 
-  alias Mlx.{Dispatch, Function, Graph, Lowering}
+  alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
   alias Mlx.Compiler.Loop
-  alias Mlx.Lowering.{Control, Creation, Narrow, Shape}
+  alias Mlx.Lowering.{Control, Creation, Linalg, Narrow, Shape}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
+  require Debug
 
   defmodule Scope do
     @moduledoc false
@@ -40,15 +41,16 @@ defmodule Mlx.Compiler.Expression do
   # `inside` are the scopes inside the current one that asked for the expression being
   # lowered, `late` the calls that expressions make only if asked for, and `found` those
   # of the current one.
-  defstruct [:device, :hooks, scopes: [], inside: [], late: %{}, found: []] ++
+  defstruct [:device, :hooks, :fuse, scopes: [], inside: [], late: %{}, found: []] ++
               [tensors: %{}, values: 0, fold?: false]
 
   @doc """
   The scope that computes `outputs`, a flat list of expressions, and the tensors that
-  it captured, by their nodes' keys.
+  it captured, by their nodes' keys. Of the options it takes `:device`, `:hooks` and
+  `:fuse`.
   """
-  def lower(outputs, device, hooks) do
-    state = %__MODULE__{device: device, hooks: hooks}
+  def trace(outputs, options) do
+    state = struct!(__MODULE__, Map.take(options, [:device, :hooks, :fuse]))
     {scope, state} = enter(state, outputs, nil, &nodes(outputs, &1))
     {scope, Map.new(state.tensors, fn {tensor, node} -> {Graph.key(node), tensor} end)}
   end
@@ -176,11 +178,12 @@ defmodule Mlx.Compiler.Expression do
   defp lower(%T{data: %Expr{op: op, args: args}} = expr, state) do
     unless match?({:tuple, _}, expr.type), do: Dispatch.check_type!(expr.type, state.device)
     if state.fold? and op != :block, do: Function.check!(op, expr)
-    lower(op, args, expr, state)
+    {lowered, state} = lower(op, args, expr, state)
+    {lowered, check(op, args, lowered, state)}
   end
 
   defp lower(:parameter, [at], expr, %{scopes: [%{params: nil} | _]} = state),
-    do: {input({:input, at}, expr), state}
+    do: {input({:input, at}, expr, state), state}
 
   defp lower(:parameter, [at], _expr, %{scopes: [%{params: params} | _]} = state),
     do: {elem(params, at), state}
@@ -191,7 +194,7 @@ defmodule Mlx.Compiler.Expression do
         {node, state}
 
       tensors ->
-        node = input({:tensor, map_size(tensors)}, expr)
+        node = input({:tensor, map_size(tensors)}, expr, state)
         {node, %{state | tensors: Map.put(tensors, tensor, node)}}
     end
   end
@@ -217,6 +220,8 @@ defmodule Mlx.Compiler.Expression do
     {nodes, state} = nodes(tensors, state)
     out = if is_tuple(default), do: default, else: expr
 
+    out = Downcast.out(out, state.device)
+
     # In a fold the block's own operations are checked.
     case not state.fold? && Lowering.lower_block(struct, out, nodes ++ options) do
       none when none in [nil, false] -> inline(default, nodes, state)
@@ -228,8 +233,8 @@ defmodule Mlx.Compiler.Expression do
     {options, [fun]} = Enum.split(rest, -1)
     {[x, initial], state} = nodes([x, initial], state)
     {function, state} = fold(fun, expr.type, state)
-    args = [Shape.cast(x, Narrow.wide(expr.type)), initial, function.captured, function | options]
-    {Lowering.lower(op, expr, args), state}
+    args = [Shape.cast(x, function.type), initial, function.captured, function | options]
+    {lowered(op, expr, args, state), state}
   end
 
   defp lower(:io_call, [data, callback, _template, _ref], expr, state) do
@@ -259,12 +264,21 @@ defmodule Mlx.Compiler.Expression do
     numbers = Enum.map(starts, &number/1)
     starts = if Enum.all?(numbers, &is_integer/1), do: numbers, else: starts
     {args, state} = Enum.map_reduce([x, starts | rest], state, &argument/2)
-    {Lowering.lower(op, expr, args), state}
+    {lowered(op, expr, args, state), state}
+  end
+
+  # Element-wise kernels are slow on rows that lie in memory as columns. The product in
+  # the other order may round differently, as fused kernels may.
+  defp lower(:transpose, [x, [1, 0] = axes], expr, %{fuse: true} = state) do
+    case node(x, state) do
+      {%Graph{row: :matmul} = product, state} -> {Linalg.transpose(product), state}
+      {node, state} -> {Lowering.lower(:transpose, expr, [node, axes]), state}
+    end
   end
 
   defp lower(:bitcast, [x], expr, state) do
     {node, state} = node(x, state)
-    {Narrow.bitcast(node, x.type, expr.type), state}
+    {Narrow.bitcast(node, x.type, expr.type, Downcast.stored(expr.type, state.device)), state}
   end
 
   defp lower(op, args, expr, state) do
@@ -276,8 +290,11 @@ defmodule Mlx.Compiler.Expression do
     end
 
     {args, state} = Enum.map_reduce(args, state, &argument/2)
-    {Lowering.lower(op, expr, args), state}
+    {lowered(op, expr, args, state), state}
   end
+
+  defp lowered(op, expr, args, state),
+    do: Lowering.lower(op, Downcast.out(expr, state.device), args)
 
   defp argument(%T{} = expr, state), do: node(expr, state)
   defp argument([_ | _] = list, state), do: Enum.map_reduce(list, state, &argument/2)
@@ -301,6 +318,51 @@ defmodule Mlx.Compiler.Expression do
     }
 
     {if(is_tuple(default), do: List.to_tuple(nodes), else: hd(nodes)), state}
+  end
+
+  ## Checks
+
+  @settings Debug.settings()
+
+  # Steps that look at what is computed and raise.
+  if @settings == [] do
+    defp check(_op, _args, _lowered, state), do: state
+  else
+    @lowered Lowering.ops()
+
+    # What folds is checked as a whole.
+    defp check(_op, _args, _lowered, %{fold?: true} = state), do: state
+
+    defp check(:block, [struct, args | _], lowered, state),
+      do: checks(struct, args, lowered, state)
+
+    defp check(op, args, lowered, state) when op in @lowered,
+      do: checks(op, args, lowered, state)
+
+    defp check(_op, _args, _lowered, state), do: state
+
+    defp checks(op, args, lowered, state) do
+      operands = for %T{} = expr <- List.flatten(args), not function?(expr), do: expr
+      {args, state} = Enum.map_reduce(args, state, &operand/2)
+
+      @settings
+      |> Debug.checks(op, args, flatten(lowered))
+      |> Enum.reduce(state, fn {nodes, tell}, state ->
+        data = for node <- nodes, do: Nx.template(node.shape, node.type)
+        step(state, {:call, List.to_tuple(data), &judge(&1, tell, op, operands)}, nodes, [])
+      end)
+    end
+
+    defp operand(expr, state),
+      do: if(function?(expr), do: {expr, state}, else: argument(expr, state))
+
+    defp function?(expr), do: match?(%T{data: %Expr{op: :fun}}, expr)
+
+    defp judge(values, tell, op, operands) do
+      message = values |> Tuple.to_list() |> Enum.map(&Nx.to_binary/1) |> tell.()
+      if message, do: raise(Debug.error(op, operands, message))
+      []
+    end
   end
 
   ## Branches
@@ -381,10 +443,11 @@ defmodule Mlx.Compiler.Expression do
 
   # The function of a reduction as one that runs on whole slices.
   defp fold(%T{data: %Expr{op: :fun, args: [_args, expr, _mfa]}}, type, state) do
-    params = for at <- 0..1, do: Graph.input({:element, at}, Narrow.wide(type), {})
+    stored = Downcast.stored(type, state.device)
+    params = for at <- 0..1, do: Graph.input({:element, at}, stored, {})
     {scope, inner} = closed([expr], params, %{state | fold?: true})
     program = Graph.program(scope.outputs, params ++ scope.inputs)
-    function = %Function{program: program, captured: scope.inputs, type: Narrow.wide(type)}
+    function = %Function{program: program, captured: scope.inputs, type: stored}
     {function, %{inner | fold?: state.fold?}}
   end
 
@@ -420,7 +483,7 @@ defmodule Mlx.Compiler.Expression do
   end
 
   # What a step gives, of which only type and shape are known.
-  defp value(%T{} = template, state), do: value(input(nil, template), state)
+  defp value(%T{} = template, state), do: value(input(nil, template, state), state)
 
   defp value(%Graph{type: type, shape: shape}, %{values: count} = state) do
     {Graph.input({:value, count}, type, shape), %{state | values: count + 1}}
@@ -446,8 +509,8 @@ defmodule Mlx.Compiler.Expression do
 
   ## Shapes of results
 
-  defp input(id, %T{} = tensor) do
-    Graph.input(id, Narrow.wide(tensor.type), Mlx.Backend.whole_shape(tensor))
+  defp input(id, %T{} = tensor, %{device: device}) do
+    Graph.input(id, Downcast.stored(tensor.type, device), Mlx.Backend.whole_shape(tensor))
   end
 
   # An expression of several tensors has a tuple of nodes.

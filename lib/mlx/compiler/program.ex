@@ -21,7 +21,7 @@ defmodule Mlx.Compiler.Program do
   defp constant(node, %{tensors: tensors, device: device}) do
     case Map.fetch(tensors, Graph.key(node)) do
       {:ok, tensor} -> Dispatch.ref(tensor, device)
-      :error -> [node] |> Dispatch.submit([], 0, device) |> hd()
+      :error -> [node] |> Dispatch.submit([], device) |> hd()
     end
   end
 

@@ -134,7 +134,7 @@ defmodule Mlx.Lowering.Elementwise do
   end
 
   def lower(:select, out, [condition, a, b]) do
-    operands = [condition, cast(a, out.type), cast(b, out.type)]
+    operands = [uncast(condition), cast(a, out.type), cast(b, out.type)]
     op(:select, operands, out.type, out.shape)
   end
 
@@ -147,6 +147,10 @@ defmodule Mlx.Lowering.Elementwise do
   def lower(:clip, out, [x, low, high]), do: clip(out, x, low, high)
 
   def blocks, do: [Nx.Block.LogicalNot, Nx.Block.Phase, Nx.Block.AllClose]
+
+  # A condition is a byte for Nx and a boolean again for MLX.
+  defp uncast(%{row: :cast, operands: [%{type: :bool} = condition]}), do: condition
+  defp uncast(condition), do: condition
 
   defp clip(out, x, low, high) do
     raised = op(:max, [cast(x, out.type), cast(low, out.type)], out.type, out.shape)

@@ -8,9 +8,17 @@ defmodule Mlx.Lowering.Linalg do
 
   def ops, do: [:dot, :triangular_solve]
 
-  # Matrices as they are.
-  def lower(:dot, out, [%{shape: {_, _}} = a, [1], [], %{shape: {_, _}} = b, [0], []]) do
-    product(a, b, out.type)
+  # Matrices as they are, which is what most products are.
+  def lower(:dot, %{type: {kind, _} = type} = out, [
+        %{type: type, shape: {_, _}} = a,
+        [1],
+        [],
+        %{type: type, shape: {_, _}} = b,
+        [0],
+        []
+      ])
+      when kind not in [:u, :s] do
+    op(:matmul, [a, b], type, out.shape)
   end
 
   def lower(:dot, out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
@@ -110,6 +118,13 @@ defmodule Mlx.Lowering.Linalg do
       true ->
         op(:integer_matmul, [cast(a, type), cast(b, type)], type, shape)
     end
+  end
+
+  @doc """
+  The transpose of a product of matrices, as a product.
+  """
+  def transpose(%Mlx.Graph{row: :matmul, operands: [a, b], type: type, shape: {rows, columns}}) do
+    op(:matmul, [transpose(b, [1, 0]), transpose(a, [1, 0])], type, {columns, rows})
   end
 
   # A half can't hold every integer that it is multiplied with.

@@ -39,20 +39,35 @@ defmodule Mlx.Lowering.Narrow do
   def narrow(x, _type), do: x
 
   @doc """
-  The bits of a tensor of one type as those of another type of the same width.
+  The bits of a tensor of one type as those of another type of the same width, in an
+  array of type `wide`.
   """
-  def bitcast(x, from, to) do
-    x = if from in [{:f, 8}, {:f8_e4m3fn, 8}], do: encode(x, from), else: x
+  def bitcast(x, from, to), do: bitcast(x, from, to, wide(to))
 
-    if to in [{:f, 8}, {:f8_e4m3fn, 8}] do
-      x |> same_bits({:u, 8}) |> decode(to, x.shape)
+  def bitcast(x, from, to, wide) do
+    x = if recoded?(from, x.type), do: encode(x, from), else: x
+
+    if recoded?(to, wide) do
+      {_shape, bits} = encoding(to, x.shape)
+      x |> same_bits(bits) |> decode(to, x.shape)
     else
-      x |> same_bits(wide(to)) |> narrow(to)
+      x |> same_bits(wide) |> narrow(to)
     end
   end
 
+  # Whether the bits of an array are other ones than those of its tensor.
+  defp recoded?(type, _array) when type in [{:f, 8}, {:f8_e4m3fn, 8}], do: true
+  defp recoded?(type, array), do: type == {:f, 64} and array != type
+
   defp same_bits(%{type: type} = x, type), do: x
   defp same_bits(x, type), do: op(:bitcast, [x], [type], type, x.shape)
+
+  @doc """
+  Shape and type of the array that has the bytes of a tensor as Nx has them.
+  """
+  def encoding({:f, 64}, shape), do: {shape, {:u, 64}}
+  def encoding({_, 8}, shape), do: {shape, {:u, 8}}
+  def encoding({_, bits}, shape), do: {{div(Tuple.product(shape) * bits + 7, 8)}, {:u, 8}}
 
   @doc """
   The values of the bytes of a tensor of `type`.
@@ -71,14 +86,19 @@ defmodule Mlx.Lowering.Narrow do
     op(:f8_e4m3fn_values, [bytes], {:f, 32}, bytes.shape) |> reshape(shape)
   end
 
+  def decode(words, {:f, 64}, shape) do
+    op(:f64_values, [words], {:f, 32}, words.shape) |> reshape(shape)
+  end
+
   @doc """
   The bytes of a tensor of `type`, the last one filled with zeros.
   """
   def encode(x, {_, bits} = type) when bits < 8 do
-    count = div(Tuple.product(x.shape) * bits + 7, 8)
-    op(:pack_bits, [cast(x, wide(type))], [bits], {:u, 8}, {count})
+    {shape, bytes} = encoding(type, x.shape)
+    op(:pack_bits, [cast(x, wide(type))], [bits], bytes, shape)
   end
 
   def encode(x, {:f, 8}), do: op(:f8_bits, [x], {:u, 8}, x.shape)
   def encode(x, {:f8_e4m3fn, 8}), do: op(:f8_e4m3fn_bits, [x], {:u, 8}, x.shape)
+  def encode(x, {:f, 64}), do: op(:f64_bits, [x], {:u, 64}, x.shape)
 end

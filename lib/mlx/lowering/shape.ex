@@ -54,6 +54,9 @@ defmodule Mlx.Lowering.Shape do
   def broadcast_to(%{shape: shape} = x, shape), do: x
   def broadcast_to(x, shape), do: op(:broadcast_to, [x], [Tuple.to_list(shape)], x.type, shape)
 
+  # Back to where it came from.
+  def transpose(%{row: :transpose, attributes: [[1, 0]], operands: [x]}, [1, 0]), do: x
+
   def transpose(x, axes) do
     if in_order?(axes, 0) do
       x

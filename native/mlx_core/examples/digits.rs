@@ -216,7 +216,7 @@ impl Builder {
         self.instructions.push(Instruction {
             row: ops::row(name)?,
             operands: operands.into(),
-            attributes: attributes.into_iter().collect(),
+            attributes: attributes.into(),
         });
         self.registers += 1;
         Ok(self.registers - 1)

@@ -103,6 +103,27 @@ pub enum Error {
         limit: usize,
     },
 
+    // Pointers
+    #[error(
+        "the host can't see the memory of a {device} tensor: use mode: :ipc, which copies, \
+         or Nx.to_binary/2"
+    )]
+    NotAddressable { device: Device },
+    #[error("a tensor without elements has no memory to point to")]
+    NoElements,
+    #[error("this process can't read {len} bytes at address {address:#x}")]
+    NotReadable { address: usize, len: usize },
+    #[error("shared memory {name:?}: {message}")]
+    SharedMemory { name: String, message: String },
+    #[error("shared memory {name:?} has {given} bytes, {expected} are needed")]
+    SegmentSize {
+        name: String,
+        expected: usize,
+        given: usize,
+    },
+    #[error("{message}")]
+    Io { message: String },
+
     // Devices and workers
     #[error("there is no {device} device; available: {}", Device::list())]
     NoDevice { device: Device },
@@ -142,9 +163,15 @@ impl Error {
             | Error::Dimension { .. }
             | Error::Rank { .. }
             | Error::Axis { .. }
-            | Error::EmptyAxis { .. } => ErrorKind::Shape,
+            | Error::EmptyAxis { .. }
+            | Error::SegmentSize { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } => ErrorKind::Type,
-            Error::UnknownOp { .. } => ErrorKind::Unsupported,
+            Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
+                ErrorKind::Unsupported
+            }
+            Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
+                ErrorKind::Io
+            }
             Error::NoDevice { .. } => ErrorKind::Device,
             Error::Memory { .. } => ErrorKind::Memory,
             Error::KernelFolder { .. } => ErrorKind::Io,

@@ -1,6 +1,6 @@
 //! Starting MLX's computation from wherever on a worker's thread it is needed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use mlx_rs::error::Exception;
 use mlx_rs::Array;
@@ -21,6 +21,28 @@ thread_local! {
         placement: Placement::new(),
         has_evaluated: false,
     });
+}
+
+thread_local! {
+    static TRACING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether MLX is learning a graph, in which nothing has a value.
+pub(crate) fn is_tracing() -> bool {
+    TRACING.get()
+}
+
+/// Runs what MLX learns a graph from.
+pub(crate) fn tracing<T>(run: impl FnOnce() -> T) -> T {
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            TRACING.set(false);
+        }
+    }
+    TRACING.set(true);
+    let _end = End;
+    run()
 }
 
 /// Computes the arrays and waits for them.

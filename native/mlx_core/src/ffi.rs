@@ -226,6 +226,14 @@ pub(crate) fn item_bool(array: &Array) -> MlxResult<bool> {
     Ok(value)
 }
 
+/// The value of an evaluated scalar.
+pub(crate) fn item_f64(array: &Array) -> MlxResult<f64> {
+    let mut value = 0.0;
+    // Safety: both pointers are valid for the call.
+    check(unsafe { mlx_sys::mlx_array_item_float64(&mut value, array.as_ptr()) })?;
+    Ok(value)
+}
+
 /// Another handle to the same array.
 pub(crate) fn share(array: &Array) -> Array {
     array.clone()

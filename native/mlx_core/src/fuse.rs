@@ -13,6 +13,7 @@ use mlx_rs::{Array, Stream};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
+use crate::evaluation;
 use crate::ffi::{self, Arrays, Closure};
 use crate::memory;
 use crate::program::Program;
@@ -123,7 +124,7 @@ extern "C" fn trace_inputs(
 ) -> c_int {
     // Safety: MLX hands back the pointer that it was given, to a trace that it owns.
     let trace = unsafe { &*trace.cast::<Trace>() };
-    let run = AssertUnwindSafe(|| trace.run(ffi::arrays_of(inputs)?));
+    let run = AssertUnwindSafe(|| evaluation::tracing(|| trace.run(ffi::arrays_of(inputs)?)));
     let outcome = catch_unwind(run).unwrap_or_else(|_| {
         Err(Error::Panic {
             message: "while it traced a program".to_owned(),

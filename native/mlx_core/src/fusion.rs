@@ -194,13 +194,13 @@ fn unrolled(instruction: &Instruction) -> Result<Option<(Instruction, Instructio
     }
     let repeat = |body: Program, times: i64, start: i64, step: i64| {
         Ok::<_, crate::error::Error>(Instruction {
-            attributes: Few::from_vec(vec![
+            attributes: vec![
                 Attribute::Program(Box::new(body.fused_whole()?)),
                 Attribute::Int(times),
                 Attribute::Int(start),
                 Attribute::Int(step),
                 Attribute::Dtype(*dtype),
-            ]),
+            ],
             ..instruction.clone()
         })
     };
@@ -261,7 +261,7 @@ fn count_on(counter: usize, next: usize, more: i64, dtype: Dtype) -> Result<[Ins
         Ok::<_, crate::error::Error>(Instruction {
             row: row(name)?,
             operands: Few::from_vec(operands),
-            attributes: Few::from_vec(attributes),
+            attributes,
         })
     };
     let bytes = Attribute::Bytes(more.to_ne_bytes().to_vec());

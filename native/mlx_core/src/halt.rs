@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::kernels;
+use crate::pointer;
 use crate::worker;
 
 /// Work in flight may take this long to end before the process ends without it.
@@ -13,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// earlier that the process ends calls it then.
 pub fn stop_workers() -> bool {
     let stopped = worker::stop_all(PATIENCE);
+    pointer::unlink_segments();
     kernels::remove();
     stopped
 }

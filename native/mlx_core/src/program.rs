@@ -21,7 +21,7 @@ pub type Few<T> = SmallVec<[T; 3]>;
 pub struct Instruction {
     pub row: &'static Row,
     pub operands: Few<usize>,
-    pub attributes: Few<Attribute>,
+    pub attributes: Vec<Attribute>,
 }
 
 /// Eager operations are mostly a single one.
@@ -244,7 +244,7 @@ mod tests {
         Instruction {
             row: row(name).unwrap(),
             operands: operands.into(),
-            attributes: Few::new(),
+            attributes: vec![],
         }
     }
 

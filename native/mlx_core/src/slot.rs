@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::error::Error;
 use crate::ffi;
 use crate::host::HostView;
+use crate::pointer::Segment;
 use crate::worker::Worker;
 
 /// Empty until the worker that owns it has run the job that fills it.
@@ -17,6 +18,8 @@ pub struct Slot {
     owner: &'static Worker,
     /// An op has read it, so that computing that op's result computes it, too.
     used: AtomicBool,
+    /// Shared memory that holds its values.
+    segments: Mutex<Vec<Segment>>,
 }
 
 enum State {
@@ -49,6 +52,7 @@ impl Slot {
             state: Mutex::new(State::Empty),
             owner,
             used: AtomicBool::new(false),
+            segments: Mutex::new(Vec::new()),
         })
     }
 
@@ -93,6 +97,17 @@ impl Slot {
                 }
             }
         }
+    }
+
+    pub(crate) fn failure(&self) -> Option<Arc<Error>> {
+        match &*self.state.lock() {
+            State::Failed(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn segments(&self) -> &Mutex<Vec<Segment>> {
+        &self.segments
     }
 
     pub(crate) fn mark_used(&self) {
@@ -148,6 +163,11 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if let State::Ready { array, .. } = std::mem::replace(self.state.get_mut(), State::Empty) {
             self.owner.discard(array);
+        }
+        let segments = std::mem::take(self.segments.get_mut());
+        if !segments.is_empty() {
+            // The system takes its time to give back a large segment.
+            self.owner.call(move |_| drop(segments));
         }
     }
 }

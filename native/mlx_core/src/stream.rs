@@ -88,18 +88,15 @@ impl Stream {
     where
         B: AsRef<[u8]> + Send + 'static,
     {
-        let slot = Slot::new(self.worker());
+        let slot = self.slot();
         let output = slot.clone();
-        let load = move |context: &mut Context| {
-            let Payload {
-                bytes,
-                shape,
-                dtype,
-            } = payload;
-            context.load(&output, Box::new(bytes), &shape, dtype);
-        };
+        let load = move |context: &mut Context| payload.load(&output, context);
         let job = Job::Call(Box::new(load));
         self.worker().queue().try_push(job).ok().map(|()| slot)
+    }
+
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        Slot::new(self.worker())
     }
 
     /// Waits for all work queued before, and calls `reply` on the worker.
@@ -119,16 +116,15 @@ impl Slot {
         self.owner().call(move |context| reply(context.read(&slot)));
     }
 
-    /// Computes this slot, waits for it and calls `reply` on its worker.
-    pub fn eval(
-        self: &Arc<Self>,
-        reply: impl FnOnce(Result<Signature, Arc<Error>>) + Send + 'static,
+    /// Computes the slots, waits for them and calls `reply` on a worker.
+    pub fn eval_all(
+        first: Arc<Self>,
+        mut slots: Vec<Arc<Self>>,
+        reply: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static,
     ) {
-        let slot = self.clone();
-        self.owner().call(move |context| {
-            let outcome = context.eval(std::slice::from_ref(&slot));
-            reply(outcome.and_then(|()| context.signature(&slot)));
-        });
+        let worker = first.owner();
+        slots.push(first);
+        worker.call(move |context| reply(context.eval(&slots)));
     }
 
     /// Starts computing this slot.
@@ -166,6 +162,12 @@ impl<B: AsRef<[u8]>> Payload<B> {
             shape,
             dtype,
         })
+    }
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> Payload<B> {
+    pub(crate) fn load(self, slot: &Slot, context: &mut Context) {
+        context.load(slot, Box::new(self.bytes), &self.shape, self.dtype);
     }
 }
 

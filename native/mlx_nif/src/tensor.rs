@@ -133,13 +133,17 @@ fn binary(env: Env, view: HostView) -> Term {
     view.make_binary(env, |view| view.0.bytes()).to_term(env)
 }
 
-/// Sends `{tag, outcome}` once the tensor is computed.
+/// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
-fn tensor_eval(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
-    let outcome = tensor.slot().map(|slot| {
+fn tensor_eval(env: Env, tensors: Vec<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
+    let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
+    let outcome = slots.map(|mut slots| {
+        let Some(first) = slots.pop() else {
+            return atom::ok();
+        };
         let reply = Reply::new(env, tag);
-        slot.eval(move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|_| atom::ok())).encode(env))
+        Slot::eval_all(first, slots, move |outcome| {
+            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env))
         });
         pending()
     });

@@ -160,6 +160,23 @@ defmodule Mlx.Lowering.IndexingTest do
     assert_gives(&Nx.indexed_add/3, args, expected)
   end
 
+  # Nx.BinaryBackend puts the first elements of such parts.
+  test "indexed_put and indexed_add of parts to vectorized tensors are those to each" do
+    updates = sample(:s32, {3, 2, 4}, from: 2)
+
+    for {fun, at} <- [{&Nx.indexed_put/4, [[1], [0]]}, {&Nx.indexed_add/4, [[2], [2]]}] do
+      args = [@cube, tensor(at, :s32), updates]
+      along = &fun.(&1, &2, &3, axes: [1])
+      expected = for i <- 0..2, do: along.(@cube[i], tensor(at, :s32), updates[i])
+
+      vectorized = fn x, at, updates ->
+        along.(Nx.vectorize(x, :x), at, Nx.vectorize(updates, :x))
+      end
+
+      assert_gives(vectorized, args, Nx.vectorize(Nx.stack(expected), :x))
+    end
+  end
+
   describe "take" do
     for type <- types() do
       test "of #{type}" do

@@ -56,6 +56,18 @@ defmodule Mlx.Lowering.NarrowTest do
     assert numbers(Nx.bitcast(mlx([-1, -2, 1, 0], :s2), :u2)) == [3, 2, 1, 0]
   end
 
+  test "functions fold and cast bit by bit" do
+    sum = &Nx.reduce(&1, Nx.as_type(0, Nx.type(&1)), fn x, acc -> Nx.add(x, acc) end)
+
+    for {type, expected} <- [f8: 6.0, f8_e4m3fn: 6.0, u4: 6, s4: 6] do
+      folded = sum.(mlx([1, 2, 3], type))
+      assert {Nx.type(folded), Nx.to_number(folded)} == {Nx.Type.normalize!(type), expected}
+    end
+
+    bits = fn x, acc -> x |> Nx.as_type(:f8) |> Nx.bitcast(:u8) |> Nx.add(acc) end
+    assert Nx.to_number(Nx.reduce(mlx([1, 2], :u8), mlx(0, :u8), bits)) == 0x3C + 0x40
+  end
+
   test "sums don't wrap inside" do
     assert Nx.to_number(Nx.sum(mlx(List.duplicate(15, 100), :u4))) == 1500
     assert Nx.to_number(Nx.sum(mlx(List.duplicate(-8, 100), :s4))) == -800

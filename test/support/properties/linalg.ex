@@ -157,20 +157,16 @@ defmodule Mlx.Properties.Linalg do
   end
 
   defp orthonormal do
-    gen all {a, _m, _n} <- rectangle(@types),
-            factor <-
-              member_of([&elem(LinAlg.qr(&1), 0), &elem(LinAlg.qr(&1, mode: :complete), 0)]) do
+    gen all {a, m, n} <- rectangle(@types), mode <- member_of([:reduced, :complete]) do
       product = fn a ->
-        q = factor.(a)
+        {q, _} = LinAlg.qr(a, mode: mode)
         times(LinAlg.adjoint(q), q)
       end
 
-      identity = fn a ->
-        q = factor.(a)
-        shape = put_elem(q.shape, Nx.rank(q) - 2, Nx.axis_size(q, -1))
-        Nx.eye(shape, type: q.type)
-      end
-
+      columns = if mode == :complete, do: m, else: min(m, n)
+      {batch, _matrix} = a.shape |> Tuple.to_list() |> Enum.split(-2)
+      shape = List.to_tuple(batch ++ [columns, columns])
+      identity = fn a -> Nx.eye(shape, type: a.type) end
       {product, [a], [oracle: identity] ++ @close}
     end
   end

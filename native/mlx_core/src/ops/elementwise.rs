@@ -6,7 +6,8 @@ use mlx_rs::{Array, Dtype, Stream};
 use super::{functions, number, ops};
 use crate::beside::on_cpu;
 use crate::error::Result;
-use crate::ffi::c_op;
+use crate::evaluation;
+use crate::ffi::{self, c_op, on_gpu};
 
 ops! {
     /// The sum.
@@ -18,7 +19,7 @@ ops! {
     /// The quotient of floats.
     divide(a, b) => a.divide(b);
     /// The power.
-    power(a, b) => a.power(b);
+    power(a, b) |s| => power(a, b, s);
     /// The power of integers. A negative exponent gives the truncated value.
     integer_power(a, b) => integer_power(a, b);
     /// The angle of the point (b, a).
@@ -204,6 +205,29 @@ fn remainder(a: &Array, b: &Array) -> Result<Array> {
     let zero = b.eq(number(0, b.dtype())?)?;
     let rest = a.subtract(quotient(a, b)?.multiply(b)?)?;
     Ok(select(&zero, a, &rest)?)
+}
+
+/// Elements of which a power takes longer than finding out which one it is.
+const MANY: usize = 4096;
+
+/// On the CPU MLX takes ten times as long for a power as for a product.
+fn power(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
+    let floats = a.dtype().is_float() && b.dtype().is_float();
+    if a.size() < MANY || b.size() != 1 || !floats || evaluation::is_tracing() || on_gpu(s) {
+        return Ok(a.power(b)?);
+    }
+    let exponent = b.as_dtype(Dtype::Float64)?;
+    evaluation::eval(&[&exponent])?;
+    let square = || a.square();
+    let product = match ffi::item_f64(&exponent)? {
+        2.0 => square()?,
+        3.0 => square()?.multiply(a)?,
+        4.0 => square()?.square()?,
+        _ => return Ok(a.power(b)?),
+    };
+    // The exponent may have more axes.
+    let ones = vec![1; b.ndim().saturating_sub(a.ndim())];
+    Ok(product.reshape(&[ones, product.shape().to_vec()].concat())?)
 }
 
 fn integer_power(a: &Array, b: &Array) -> Result<Array> {

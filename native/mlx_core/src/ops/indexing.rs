@@ -93,8 +93,10 @@ fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
         Dtype::Uint32 | Dtype::Uint64 => minimum(&positions, &limits)?,
         _ => minimum(maximum(&positions, number(0, dtype)?)?, &limits)?,
     };
-    // GPUs have no kernels for unsigned 64-bit positions.
+    // GPUs have no kernels for unsigned 64-bit positions. Where there can be no negative
+    // ones, MLX does not look for them.
     Ok(match dtype {
+        Dtype::Int32 => inside.view_dtype(Dtype::Uint32)?,
         Dtype::Uint64 => inside.as_dtype(Dtype::Uint32)?,
         _ => inside,
     })

@@ -1,9 +1,11 @@
 //! Types narrower than MLX's: their values in wider arrays, and their bits in bytes.
+//! And f64 where a device lacks it: values in f32, bits in integers.
 
 use mlx_rs::ops::{self as mlx, select};
 use mlx_rs::{Array, Dtype, Stream};
 
 use super::{number, ops};
+use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::ffi::c_op;
 
@@ -44,6 +46,15 @@ ops! {
     };
     /// Numbers rounded to the format E4M3FN, which has no infinity.
     round_f8_e4m3fn(x) |s| => round_f8_e4m3fn(x, s);
+
+    /// The nearest f32 of each f64, given by its bits.
+    f64_values(x) |s| => on_cpu([x], s, |[x], _| {
+        Ok(x.view_dtype(Dtype::Float64)?.as_dtype(Dtype::Float32)?)
+    });
+    /// The bits of numbers as f64.
+    f64_bits(x) |s| => on_cpu([x], s, |[x], _| {
+        Ok(x.as_dtype(Dtype::Float64)?.view_dtype(Dtype::Uint64)?)
+    });
 }
 
 enum Direction {

@@ -27,7 +27,7 @@ pub fn instruction(name: &str, operands: &[usize], attributes: Vec<Attribute>) -
     Instruction {
         row: ops::row(name).unwrap(),
         operands: operands.into(),
-        attributes: attributes.into(),
+        attributes,
     }
 }
 

@@ -13,6 +13,7 @@ tests! {
     e5m2_is_the_upper_half_of_f16 => e5m2;
     e4m3fn_has_448_and_no_infinity => e4m3fn;
     numbers_round_to_e4m3fn_away_from_zero => rounded;
+    f64_is_rounded_to_f32_and_exact_the_other_way => f64_bits;
 }
 
 fn unpack<T: Element>(bytes: &[u8], bits: i64, values: &[T], signed: bool) -> Case {
@@ -74,6 +75,25 @@ fn e5m2() -> Vec<Case> {
         case("f8_values")
             .on([vector(&[0x7Eu8])])
             .gives(vector(&[f16::NAN])),
+    ]
+}
+
+fn f64_bits() -> Vec<Case> {
+    let bits = |x: &[f64]| vector(&x.iter().map(|x| x.to_bits()).collect::<Vec<u64>>());
+    let exact = [0.5f32, -0.0, 1e-45, f32::MAX, f32::INFINITY];
+    let wide = exact.map(f64::from);
+    vec![
+        case("f64_bits").on([vector(&exact)]).gives(bits(&wide)),
+        case("f64_values").on([bits(&wide)]).gives(vector(&exact)),
+        case("f64_values")
+            .on([bits(&[0.1, 1e300, -1e300, 1e-300, f64::NAN])])
+            .gives(vector(&[
+                0.1f32,
+                f32::INFINITY,
+                -f32::INFINITY,
+                0.0,
+                f32::NAN,
+            ])),
     ]
 }
 

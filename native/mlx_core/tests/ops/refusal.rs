@@ -19,7 +19,7 @@ fn program(op: &str, operands: usize, attributes: usize) -> Result<Program, Erro
     let instruction = Instruction {
         row: ops::row(op)?,
         operands: (0..operands).collect(),
-        attributes: vec![Attribute::Int(0); attributes].into(),
+        attributes: vec![Attribute::Int(0); attributes],
     };
     // Without its programs, an op that has as many results as one has none.
     let results = instruction.results().min(1);
