@@ -31,6 +31,8 @@ defmodule Mlx.Compiler.Options do
         |> check!(:fallback, [:raise, :evaluator])
         |> check!(:cache, [true, false])
         |> check!(:garbage_collect, [true, false])
+        |> check_count!()
+        |> check_hooks!()
 
       unknown ->
         raise ArgumentError,
@@ -59,10 +61,30 @@ defmodule Mlx.Compiler.Options do
   end
 
   defp debug(options) do
+    if not Keyword.keyword?(options) do
+      raise ArgumentError, ":debug_options is a keyword list, got: #{inspect(options)}"
+    end
+
     options = Keyword.validate!(options, print: false, dispatch: :pipelined)
     check!(options, :print, [true, false])
     check!(options, :dispatch, [:pipelined, :sync])
     Map.new(options)
+  end
+
+  defp check_count!(%{max_concurrency: count} = options) when is_integer(count) and count > 0,
+    do: options
+
+  defp check_count!(%{max_concurrency: count}) do
+    raise ArgumentError, ":max_concurrency is a positive integer, got: #{inspect(count)}"
+  end
+
+  defp check_hooks!(%{hooks: hooks} = options) do
+    for {name, hook} <- hooks, not is_function(hook, 1) do
+      raise ArgumentError,
+            "the hook #{inspect(name)} is a function of one argument, got: #{inspect(hook)}"
+    end
+
+    options
   end
 
   defp check!(options, key, values) do

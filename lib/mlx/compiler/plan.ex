@@ -193,20 +193,53 @@ defmodule Mlx.Compiler.Plan do
     Program.run(program, refs, target, donated)
   end
 
-  def run(%__MODULE__{steps: steps, outputs: outputs}, values, target, _donated) do
+  def run(%__MODULE__{steps: steps, outputs: outputs}, values, target, donated) do
     values =
       values |> Tuple.to_list() |> Enum.with_index() |> Map.new(fn {ref, at} -> {at, ref} end)
 
-    values = Enum.reduce(steps, values, &run_step(&1, &2, target))
+    values =
+      steps
+      |> Enum.zip(donations(steps, only_once(donated, values)))
+      |> Enum.reduce(values, fn {step, donated}, values ->
+        run_step(step, values, target, donated)
+      end)
+
     Enum.map(outputs, &Map.fetch!(values, &1))
   end
 
-  defp run_step({:run, inputs, results, program}, values, target) do
-    refs = Program.run(program, Enum.map(inputs, &values[&1]), target, [])
+  # One that is also another argument may be used later.
+  defp only_once([], _values), do: []
+
+  defp only_once(donated, values) do
+    counts = values |> Map.values() |> Enum.frequencies()
+    Enum.filter(donated, &(counts[values[&1]] == 1))
+  end
+
+  # What each step is the last to use of the donated places. Functions of the host may
+  # keep what they are given.
+  defp donations(steps, []), do: Enum.map(steps, fn _ -> [] end)
+
+  defp donations(steps, donated) do
+    kept = for {:host, operands, _results, _action} <- steps, place <- operands, do: place
+
+    {donations, _left} =
+      steps
+      |> Enum.reverse()
+      |> Enum.map_reduce(donated -- Enum.uniq(kept), fn step, left ->
+        now = for place <- left, place in elem(step, 1), do: place
+        {now, left -- now}
+      end)
+
+    Enum.reverse(donations)
+  end
+
+  defp run_step({:run, inputs, results, program}, values, target, donated) do
+    donated = Enum.map(donated, &values[&1])
+    refs = Program.run(program, Enum.map(inputs, &values[&1]), target, donated)
     put(values, results, refs)
   end
 
-  defp run_step({:host, operands, results, action}, values, target) do
+  defp run_step({:host, operands, results, action}, values, target, _donated) do
     put(values, results, act(action, Enum.map(operands, &values[&1]), target))
   end
 
