@@ -94,6 +94,8 @@ defmodule Mlx.DocExamples do
       that prints that tensor. Instead of the tensors their results are compared
     * `:instead` - a function that is given the last step as a function, and asserts
       what happens where the documentation has something else
+    * `:run` - what runs the code of a step in the place of `run/2`
+    * `:backends` - those that tensors may be of, by default `[Mlx.Backend]`
 
   """
   def check(%{steps: steps}, opts \\ []) do
@@ -111,22 +113,25 @@ defmodule Mlx.DocExamples do
     end)
   end
 
+  defp runner(opts), do: Keyword.get(opts, :run, &run/2)
+  defp backends(opts), do: Keyword.get(opts, :backends, [Mlx.Backend])
+
   @doc """
   Runs code with variables. Returns its value and the variables after it.
   """
   def run(variables, code), do: Code.eval_string(code, variables)
 
-  defp step(code, "** (" <> _ = printed, variables, _opts) do
+  defp step(code, "** (" <> _ = printed, variables, opts) do
     [_, name, message] = Regex.run(~r/\A\*\* \(([\w.]+)\) (.*)\z/s, printed)
-    error = catch_error(run(variables, code))
+    error = catch_error(runner(opts).(variables, code))
     assert inspect(error.__struct__) == name
     assert squeeze(Exception.message(error)) == squeeze(message)
     variables
   end
 
   defp step(code, printed, variables, opts) do
-    {value, variables} = run(variables, code)
-    if is_struct(value, T), do: assert(%Mlx.Backend{} = value.data)
+    {value, variables} = runner(opts).(variables, code)
+    if is_struct(value, T), do: assert(value.data.__struct__ in backends(opts))
 
     case {printed, opts[:through][code]} do
       {nil, _} -> :ok

@@ -25,7 +25,7 @@ defmodule Mlx.Compiler.Executable do
     {exprs, output} =
       vars
       |> fun.()
-      |> Composite.traverse([], &{Nx.to_template(&1), [Nx.devectorize(&1) | &2]})
+      |> Composite.traverse([], &{template(&1), [Nx.devectorize(&1) | &2]})
       |> then(fn {output, exprs} -> {Enum.reverse(exprs), output} end)
 
     parameters = Composite.flatten_list(vars)
@@ -39,6 +39,9 @@ defmodule Mlx.Compiler.Executable do
       output: output
     }
   end
+
+  # Of arguments that are donated the results are the function's own.
+  defp template(%T{} = expr), do: %{Nx.to_template(expr) | donatable?: false}
 
   defp inputs(parameters, device) do
     for {%T{} = parameter, at} <- Enum.with_index(parameters) do

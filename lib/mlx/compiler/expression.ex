@@ -7,7 +7,8 @@ defmodule Mlx.Compiler.Expression do
   #
   # A scope is the root, a branch of a `cond`, or the condition or body of a `while`. An
   # expression that two branches share belongs to the scope around them, and is computed
-  # once at most: MLX computes only what is used.
+  # once at most: MLX computes only what is used. The calls among such expressions are
+  # made where a branch first needs them, once at most, too.
 
   alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
   alias Mlx.Compiler.Loop
@@ -28,14 +29,20 @@ defmodule Mlx.Compiler.Expression do
     @moduledoc false
 
     # What the host does: `{:call, data, fun}`, where the function takes tensors like the
-    # expressions of `data` and gives a list of tensors; `{:cond, [on_true, on_false]}`,
-    # with a predicate before the other operands; or `{:while, [condition, body]}`.
+    # expressions of `data` and gives a list of tensors; `{:once, data, fun}`, with a token
+    # before the other operands that knows whether it has been called, and `:token`, which
+    # gives one; `{:cond, [on_true, on_false]}`, with a predicate before the other operands;
+    # or `{:while, [condition, body]}`.
     @enforce_keys [:action, :operands, :results]
     defstruct [:action, :operands, :results]
   end
 
   # `tensors` are those that the expression captured, and their nodes by identity.
-  defstruct [:device, :hooks, :fuse, scopes: [], tensors: %{}, values: 0, fold?: false]
+  # `inside` are the scopes inside the current one that asked for the expression being
+  # lowered, `late` the calls that expressions make only if asked for, and `found` those
+  # of the current one.
+  defstruct [:device, :hooks, :fuse, scopes: [], inside: [], late: %{}, found: []] ++
+              [tensors: %{}, values: 0, fold?: false]
 
   @doc """
   The scope that computes `outputs`, a flat list of expressions, and the tensors that
@@ -59,11 +66,12 @@ defmodule Mlx.Compiler.Expression do
   # Runs `fun` in a scope inside the current ones, and gives what it made. Without
   # parameters of its own it has those of the scope around it.
   defp enter(state, exprs, params, fun) do
-    {outputs, state} = fun.(push(state, exprs, params))
+    %{inside: inside, found: found} = state
+    {outputs, state} = fun.(push(%{state | inside: [], found: []}, exprs, params))
     [%{steps: steps} | around] = state.scopes
     scope = %Scope{outputs: outputs, steps: Enum.reverse(steps)}
     scope = %{scope | inputs: free(scope, params || [], around)}
-    {scope, %{state | scopes: around}}
+    {scope, %{state | scopes: around, inside: inside, found: found}}
   end
 
   # The same for one that sees nothing of those around it.
@@ -76,7 +84,7 @@ defmodule Mlx.Compiler.Expression do
     ids = Tree.scope_ids(List.to_tuple(exprs), ids(around))
     own = Map.new(params || [], &{&1.id, true})
     params = if params, do: List.to_tuple(params), else: params(around)
-    scope = %{ids: ids, params: params, nodes: %{}, own: own, steps: []}
+    scope = %{ids: ids, params: params, nodes: %{}, own: own, steps: [], called: %{}}
     %{state | scopes: [scope | around]}
   end
 
@@ -124,25 +132,38 @@ defmodule Mlx.Compiler.Expression do
 
   defp node(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
     case scope.nodes do
-      %{^id => node} -> {node, state}
+      %{^id => node} when not is_map_key(state.late, id) -> {node, state}
       %{} -> node_of(expr, state)
     end
   end
 
   # The expression belongs to the outermost scope that knows it.
-  defp node_of(%T{data: %Expr{id: id}} = expr, %{scopes: scopes} = state) do
+  defp node_of(%T{data: %Expr{id: id}} = expr, %{scopes: scopes, inside: inside} = state) do
     {inner, outer} = Enum.split(scopes, owner(scopes, id))
+    state = %{state | scopes: outer, inside: inside ++ inner}
+    {node, state} = find(expr, state)
+    {inside, inner} = Enum.split(state.inside, length(inside))
+    {node, %{state | scopes: inner ++ state.scopes, inside: inside}}
+  end
 
-    case outer do
-      [%{nodes: %{^id => node}} | _] ->
-        {node, state}
+  defp find(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
+    case scope.nodes do
+      %{^id => node} ->
+        {node, Enum.reduce(Map.get(state.late, id, []), state, &call(&2, &1))}
 
-      _ ->
-        {node, state} = lower(expr, %{state | scopes: outer})
+      %{} ->
+        %{found: found} = state
+        {node, state} = lower(expr, %{state | found: []})
         [scope | around] = state.scopes
         own = node |> flatten() |> Enum.reduce(scope.own, &Map.put(&2, &1.id, true))
         scope = %{scope | nodes: Map.put(scope.nodes, id, node), own: own}
-        {node, %{state | scopes: inner ++ [scope | around]}}
+
+        late =
+          if state.found == [],
+            do: state.late,
+            else: Map.put(state.late, id, Enum.reverse(state.found))
+
+        {node, %{state | scopes: [scope | around], late: late, found: state.found ++ found}}
     end
   end
 
@@ -223,17 +244,19 @@ defmodule Mlx.Compiler.Expression do
     state =
       case callback(callback, state.hooks) do
         nil -> state
-        fun -> step(state, {:call, data, effect(fun)}, nodes, [])
+        fun when state.inside == [] -> step(state, {:call, data, effect(fun)}, nodes, [])
+        fun -> call_late(state, data, effect(fun), nodes)
       end
 
     {like(expr, nodes), state}
   end
 
-  defp lower(:runtime_call, [data, fun, template, options], expr, state) do
-    {nodes, state} = data |> leaves() |> nodes(state)
+  # Its results are for all, so it is not called late, and nor is what it depends on.
+  defp lower(:runtime_call, [data, fun, template, options], expr, %{inside: inside} = state) do
+    {nodes, state} = data |> leaves() |> nodes(%{state | inside: []})
     {results, state} = template |> leaves() |> Enum.map_reduce(state, &value/2)
     call = {:call, data, &answer(fun.(&1, options), template)}
-    {like(expr, results), step(state, call, nodes, results)}
+    {like(expr, results), step(%{state | inside: inside}, call, nodes, results)}
   end
 
   # Starts that are all numbers are moved inside now.
@@ -283,11 +306,17 @@ defmodule Mlx.Compiler.Expression do
   # The default of a block, whose parameters are the block's operands.
   defp inline(default, params, %{scopes: around} = state) do
     exprs = leaves(default)
-    inner = push(%{state | scopes: []}, exprs, params)
+    inner = push(%{state | scopes: [], inside: []}, exprs, params)
     {nodes, inner} = nodes(exprs, inner)
     [%{steps: steps}] = inner.scopes
     [scope | rest] = around
-    state = %{inner | scopes: [%{scope | steps: steps ++ scope.steps} | rest]}
+
+    state = %{
+      inner
+      | inside: state.inside,
+        scopes: [%{scope | steps: steps ++ scope.steps} | rest]
+    }
+
     {if(is_tuple(default), do: List.to_tuple(nodes), else: hd(nodes)), state}
   end
 
@@ -427,6 +456,30 @@ defmodule Mlx.Compiler.Expression do
   defp step(%{scopes: [scope | around]} = state, action, operands, results) do
     step = %Step{action: action, operands: operands, results: results}
     %{state | scopes: [%{scope | steps: [step | scope.steps]} | around]}
+  end
+
+  # A call that the scopes inside this one make. Who is the first at run time a token
+  # of this scope tells.
+  defp call_late(state, data, fun, nodes) do
+    token = Graph.input(make_ref(), {:u, 8}, {})
+    state = step(state, :token, [], [token])
+    call(state, {token, {:once, data, fun}, nodes})
+  end
+
+  # Unless a scope has made it that the present one is inside of.
+  defp call(%{inside: inside, scopes: scopes} = state, {token, action, nodes} = call) do
+    state = %{state | found: [call | state.found]}
+
+    if Enum.any?(inside ++ scopes, &is_map_key(&1.called, token.id)) do
+      state
+    else
+      [scope | around] = inside ++ scopes
+      step = %Step{action: action, operands: [token | nodes], results: []}
+      called = Map.put(scope.called, token.id, true)
+      all = [%{scope | steps: [step | scope.steps], called: called} | around]
+      {inside, scopes} = Enum.split(all, length(inside))
+      %{state | inside: inside, scopes: scopes}
+    end
   end
 
   # What a step gives, of which only type and shape are known.

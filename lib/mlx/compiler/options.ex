@@ -37,6 +37,7 @@ defmodule Mlx.Compiler.Options do
         |> check!(:cache, [true, false])
         |> check!(:garbage_collect, [true, false])
         |> check_count!()
+        |> check_hooks!()
 
       unknown ->
         raise ArgumentError,
@@ -65,6 +66,10 @@ defmodule Mlx.Compiler.Options do
   end
 
   defp debug(options) do
+    if not Keyword.keyword?(options) do
+      raise ArgumentError, ":debug_options is a keyword list, got: #{inspect(options)}"
+    end
+
     options = Keyword.validate!(options, print: false, dispatch: :pipelined)
     check!(options, :print, [true, false])
     check!(options, :dispatch, [:pipelined, :sync])
@@ -74,9 +79,17 @@ defmodule Mlx.Compiler.Options do
   defp check_count!(%{max_concurrency: count} = options) when is_integer(count) and count > 0,
     do: options
 
-  defp check_count!(%{max_concurrency: other}) do
-    raise ArgumentError,
-          "the option :max_concurrency is a positive number of streams, got: #{inspect(other)}"
+  defp check_count!(%{max_concurrency: count}) do
+    raise ArgumentError, ":max_concurrency is a positive number, got: #{inspect(count)}"
+  end
+
+  defp check_hooks!(%{hooks: hooks} = options) do
+    for {name, hook} <- hooks, not is_function(hook, 1) do
+      raise ArgumentError,
+            "the hook #{inspect(name)} is a function of one argument, got: #{inspect(hook)}"
+    end
+
+    options
   end
 
   defp check!(options, key, values) do

@@ -18,9 +18,9 @@ defmodule Mlx.Compiler.Plan do
   defmodule Builder do
     @moduledoc false
 
-    # `made` has the segment that makes a node, and `available` the nodes that are inputs
-    # or that steps give.
-    defstruct [:settings, available: %{}, made: %{}, segments: %{}]
+    # `made` has the segment that makes a node, `available` the nodes that are inputs or
+    # that steps give, and `exported` those that segments give to the host.
+    defstruct [:settings, available: %{}, made: %{}, exported: %{}, segments: %{}]
   end
 
   @doc """
@@ -54,11 +54,10 @@ defmodule Mlx.Compiler.Plan do
   defp need(node, at, builder) do
     key = Graph.key(node)
 
-    if is_map_key(builder.available, key) do
-      builder
-    else
-      builder = make(node, at, builder)
-      export(node, Map.get(builder.made, node.id, at), builder)
+    cond do
+      is_map_key(builder.available, key) or is_map_key(builder.exported, key) -> builder
+      earlier = builder.made[node.id] -> export(node, earlier, builder)
+      true -> export(node, at, make(node, at, builder))
     end
   end
 
@@ -95,7 +94,9 @@ defmodule Mlx.Compiler.Plan do
   end
 
   defp export(node, at, builder) do
-    update(builder, at, &%{&1 | exports: Map.put(&1.exports, Graph.key(node), node)})
+    key = Graph.key(node)
+    builder = %{builder | exported: Map.put(builder.exported, key, true)}
+    update(builder, at, &%{&1 | exports: Map.put(&1.exports, key, node)})
   end
 
   defp update(builder, at, fun) do
@@ -162,7 +163,10 @@ defmodule Mlx.Compiler.Plan do
     {{:host, operands, results, host(action, step, settings)}, places}
   end
 
-  defp host({:call, data, fun}, _step, _settings), do: {:call, data, fun}
+  defp host(:token, _step, _settings), do: :token
+
+  defp host({kind, data, fun}, _step, _settings) when kind in [:call, :once],
+    do: {kind, data, fun}
 
   defp host({kind, [first, second]}, _step, settings) do
     {kind, build(first, first.inputs, settings), build(second, second.inputs, settings)}
@@ -189,20 +193,53 @@ defmodule Mlx.Compiler.Plan do
     Program.run(program, refs, target, donated)
   end
 
-  def run(%__MODULE__{steps: steps, outputs: outputs}, values, target, _donated) do
+  def run(%__MODULE__{steps: steps, outputs: outputs}, values, target, donated) do
     values =
       values |> Tuple.to_list() |> Enum.with_index() |> Map.new(fn {ref, at} -> {at, ref} end)
 
-    values = Enum.reduce(steps, values, &run_step(&1, &2, target))
+    values =
+      steps
+      |> Enum.zip(donations(steps, only_once(donated, values)))
+      |> Enum.reduce(values, fn {step, donated}, values ->
+        run_step(step, values, target, donated)
+      end)
+
     Enum.map(outputs, &Map.fetch!(values, &1))
   end
 
-  defp run_step({:run, inputs, results, program}, values, target) do
-    refs = Program.run(program, Enum.map(inputs, &values[&1]), target, [])
+  # One that is also another argument may be used later.
+  defp only_once([], _values), do: []
+
+  defp only_once(donated, values) do
+    counts = values |> Map.values() |> Enum.frequencies()
+    Enum.filter(donated, &(counts[values[&1]] == 1))
+  end
+
+  # What each step is the last to use of the donated places. Functions of the host may
+  # keep what they are given.
+  defp donations(steps, []), do: Enum.map(steps, fn _ -> [] end)
+
+  defp donations(steps, donated) do
+    kept = for {:host, operands, _results, _action} <- steps, place <- operands, do: place
+
+    {donations, _left} =
+      steps
+      |> Enum.reverse()
+      |> Enum.map_reduce(donated -- Enum.uniq(kept), fn step, left ->
+        now = for place <- left, place in elem(step, 1), do: place
+        {now, left -- now}
+      end)
+
+    Enum.reverse(donations)
+  end
+
+  defp run_step({:run, inputs, results, program}, values, target, donated) do
+    donated = Enum.map(donated, &values[&1])
+    refs = Program.run(program, Enum.map(inputs, &values[&1]), target, donated)
     put(values, results, refs)
   end
 
-  defp run_step({:host, operands, results, action}, values, target) do
+  defp run_step({:host, operands, results, action}, values, target, _donated) do
     put(values, results, act(action, Enum.map(operands, &values[&1]), target))
   end
 
@@ -219,6 +256,12 @@ defmodule Mlx.Compiler.Plan do
       end)
 
     data |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
+  end
+
+  defp act(:token, [], _target), do: [:atomics.new(1, [])]
+
+  defp act({:once, data, fun}, [token | refs], target) do
+    if :atomics.exchange(token, 1, 1) == 0, do: act({:call, data, fun}, refs, target), else: []
   end
 
   defp act({:cond, on_true, on_false}, [predicate | refs], target) do
@@ -249,8 +292,13 @@ defimpl Inspect, for: Mlx.Compiler.Plan do
     "#{indent}#{values(results)} = run #{values(inputs)}\n" <> code(code, indent <> "  ")
   end
 
-  defp step({:host, operands, results, {:call, _data, _fun}}, indent) do
-    "#{indent}#{values(results)} = call #{values(operands)}\n"
+  defp step({:host, operands, results, :token}, indent) do
+    "#{indent}#{values(results)} = token #{values(operands)}\n"
+  end
+
+  defp step({:host, operands, results, {kind, _data, _fun}}, indent)
+       when kind in [:call, :once] do
+    "#{indent}#{values(results)} = #{kind} #{values(operands)}\n"
   end
 
   defp step({:host, operands, results, {kind, first, second}}, indent) do

@@ -27,7 +27,9 @@ defmodule Mlx.Lowering.Creation do
     rank = tuple_size(out.shape)
     {rows, columns} = {elem(out.shape, rank - 2), elem(out.shape, rank - 1)}
 
-    op(:eye, [], [rows, columns, out.type], out.type, {rows, columns})
+    # On GPUs MLX scatters the ones, which it can't do in every type.
+    op(:eye, [], [rows, columns, {:u, 8}], {:u, 8}, {rows, columns})
+    |> cast(out.type)
     |> broadcast_to(out.shape)
   end
 
