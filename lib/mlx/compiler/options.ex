@@ -26,13 +26,14 @@ defmodule Mlx.Compiler.Options do
       [] ->
         options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
 
+        check_hooks!(options.hooks)
+
         %{options | device: device(options), debug_options: debug(options.debug_options)}
         |> check!(:fuse, [true, false])
         |> check!(:fallback, [:raise, :evaluator])
         |> check!(:cache, [true, false])
         |> check!(:garbage_collect, [true, false])
         |> check_count!()
-        |> check_hooks!()
 
       unknown ->
         raise ArgumentError,
@@ -45,6 +46,13 @@ defmodule Mlx.Compiler.Options do
   """
   def target(%__MODULE__{stream: nil, device: device}), do: device
   def target(%__MODULE__{stream: stream}), do: stream
+
+  defp check_hooks!(hooks) do
+    for {name, hook} <- hooks, not is_function(hook, 1) do
+      raise ArgumentError,
+            "the hook #{inspect(name)} is a function of one argument, got: #{inspect(hook)}"
+    end
+  end
 
   defp device(%{stream: %Mlx.Stream{device: device}, device: given}) when given in [nil, device],
     do: device
@@ -74,17 +82,9 @@ defmodule Mlx.Compiler.Options do
   defp check_count!(%{max_concurrency: count} = options) when is_integer(count) and count > 0,
     do: options
 
-  defp check_count!(%{max_concurrency: count}) do
-    raise ArgumentError, ":max_concurrency is a positive integer, got: #{inspect(count)}"
-  end
-
-  defp check_hooks!(%{hooks: hooks} = options) do
-    for {name, hook} <- hooks, not is_function(hook, 1) do
-      raise ArgumentError,
-            "the hook #{inspect(name)} is a function of one argument, got: #{inspect(hook)}"
-    end
-
-    options
+  defp check_count!(%{max_concurrency: other}) do
+    raise ArgumentError,
+          "the option :max_concurrency is a positive number of streams, got: #{inspect(other)}"
   end
 
   defp check!(options, key, values) do
