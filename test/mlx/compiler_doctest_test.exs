@@ -30,8 +30,10 @@ defmodule Mlx.CompilerDoctestTest do
   # apart.
   @apart [Nx.Serving, Nx.Defn.Graph]
 
-  # One is seeded with the time, and one compares references.
-  @other [{Nx.Random, :moduledoc, 2}, {Nx, {:vectorize, 2}, 2}]
+  # One is seeded with the time, one compares references, and two mark tensors, which
+  # results never are.
+  @other [{Nx.Random, :moduledoc, 2}, {Nx, {:vectorize, 2}, 2}] ++
+           [{Nx, {:donatable, 1}, 1}, {Nx, {:donatable, 1}, 2}]
 
   @backends [Mlx.Backend, Nx.BinaryBackend, Nx.TemplateBackend]
 

@@ -89,10 +89,15 @@ defmodule Mlx.Compiler.Loop do
   # A counter that wraps goes on where this one would stop.
   defp fits?(last, {:s, bits}), do: last in (-2 ** (bits - 1))..(2 ** (bits - 1) - 1)
   defp fits?(last, {:u, bits}), do: last in 0..(2 ** bits - 1)
+  defp fits?(_last, _type), do: false
 
   defp parameter(%T{data: %Expr{op: :parameter, args: [at]}}), do: at
   defp parameter(_expr), do: nil
 
-  defp number(%T{shape: {}, data: %Expr{op: :constant, args: [number]}}), do: number
+  # One that its type doesn't hold is another number.
+  defp number(%T{shape: {}, type: type, data: %Expr{op: :constant, args: [number]}})
+       when is_integer(number),
+       do: if(fits?(number, type), do: number)
+
   defp number(_expr), do: nil
 end
