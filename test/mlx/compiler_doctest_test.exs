@@ -17,7 +17,7 @@ defmodule Mlx.CompilerDoctestTest do
   # How many steps run compiled at least, with arguments and without any. Those of the
   # others that give tensors do what no definition can, and all compilers refuse them.
   @counts %{
-    Nx => {905, 484},
+    Nx => {903, 484},
     Nx.Batch => {4, 0},
     Nx.Constants => {0, 51},
     Nx.Defn => {2, 0},
