@@ -145,8 +145,34 @@ defmodule Mlx.Compiler do
         Composite.traverse(var, &{&1.type, &1.shape, &1.names, &1.vectorized_axes, &1.donatable?})
       end)
 
-    {key, version(key), signature, options.device, options.fuse, options.fallback, options.hooks}
+    {identity(key), version(key), signature, options.device, options.fuse, options.fallback,
+     options.hooks}
   end
+
+  # An expression that a function has captured is known by its name. As a term it would be
+  # gone through once for each way through it.
+  defp identity(term) when is_function(term) do
+    case Function.info(term, :env) do
+      {:env, []} ->
+        term
+
+      {:env, env} ->
+        named = identity(env)
+
+        if named === env,
+          do: term,
+          else: {named, Function.info(term, :new_uniq), Function.info(term, :new_index)}
+    end
+  end
+
+  defp identity(%Nx.Tensor{data: %Nx.Defn.Expr{id: id}} = tensor), do: %{tensor | data: id}
+  defp identity([head | tail]), do: [identity(head) | identity(tail)]
+
+  defp identity(term) when is_tuple(term),
+    do: term |> Tuple.to_list() |> identity() |> List.to_tuple()
+
+  defp identity(%{} = term), do: :maps.map(fn _key, value -> identity(value) end, term)
+  defp identity(term), do: term
 
   defp version(fun) do
     case Function.info(fun, :type) do

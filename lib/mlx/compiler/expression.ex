@@ -244,8 +244,8 @@ defmodule Mlx.Compiler.Expression do
     state =
       case callback(callback, state.hooks) do
         nil -> state
-        fun when state.inside == [] -> step(state, {:call, data, effect(fun)}, nodes, [])
-        fun -> call_late(state, data, effect(fun), nodes)
+        fun when state.inside == [] -> step(state, {:call, bare(data), effect(fun)}, nodes, [])
+        fun -> call_late(state, bare(data), effect(fun), nodes)
       end
 
     {like(expr, nodes), state}
@@ -255,7 +255,7 @@ defmodule Mlx.Compiler.Expression do
   defp lower(:runtime_call, [data, fun, template, options], expr, %{inside: inside} = state) do
     {nodes, state} = data |> leaves() |> nodes(%{state | inside: []})
     {results, state} = template |> leaves() |> Enum.map_reduce(state, &value/2)
-    call = {:call, data, &answer(fun.(&1, options), template)}
+    call = {:call, bare(data), &answer(fun.(&1, options), bare(template))}
     {like(expr, results), step(%{state | inside: inside}, call, nodes, results)}
   end
 
@@ -343,13 +343,14 @@ defmodule Mlx.Compiler.Expression do
 
     defp checks(op, args, lowered, state) do
       operands = for %T{} = expr <- List.flatten(args), not function?(expr), do: expr
+      bare = Enum.map(operands, &bare/1)
       {args, state} = Enum.map_reduce(args, state, &operand/2)
 
       @settings
       |> Debug.checks(op, args, flatten(lowered))
       |> Enum.reduce(state, fn {nodes, tell}, state ->
         data = for node <- nodes, do: Nx.template(node.shape, node.type)
-        step(state, {:call, List.to_tuple(data), &judge(&1, tell, op, operands)}, nodes, [])
+        step(state, {:call, List.to_tuple(data), &judge(&1, tell, op, bare)}, nodes, [])
       end)
     end
 
@@ -488,6 +489,10 @@ defmodule Mlx.Compiler.Expression do
   defp value(%Graph{type: type, shape: shape}, %{values: count} = state) do
     {Graph.input({:value, count}, type, shape), %{state | values: count + 1}}
   end
+
+  # A step outlives the expressions. As terms, what they share would be copied each time
+  # that they share it.
+  defp bare(data), do: Composite.traverse(data, &Nx.to_template/1)
 
   defp callback({:fn, fun}, _hooks), do: fun
   defp callback({:named, name, fun}, hooks), do: hooks[name] || fun

@@ -188,4 +188,54 @@ defmodule Mlx.Compiler.CacheTest do
                {:outer, :inner}
     end
   end
+
+  describe "what is kept is small, though an expression has many ways through it," do
+    defmodule Deep do
+      import Nx.Defn
+
+      # Each of these has twice as many as the one before.
+      deftransform doubled(x), do: Enum.reduce(1..16, x, fn _, x -> Nx.add(x, Nx.sin(x)) end)
+
+      defn noted(x), do: io_call(doubled(x), fn _ -> :ok end)
+      defn branch(x), do: if(x > 0, do: noted(x), else: x)
+    end
+
+    defp kept, do: Cache |> :ets.tab2list() |> :erts_debug.flat_size()
+
+    test "if functions of the host get it" do
+      for fun <- [&Deep.noted/1, &Deep.branch/1], do: run(fun, [t(1.0)])
+      run(&Nx.runtime_call(&1, Deep.doubled(&1), fn x, _ -> x end), [t(1.0)])
+      assert Mlx.Compiler.cache_info().entries == 3
+      assert kept() < 20_000
+    end
+
+    test "if functions have captured it" do
+      expr = Nx.Defn.debug_expr(&Deep.doubled/1).(t(1.0))
+      stages = Nx.Defn.Graph.split(expr, fn _ -> :none end)
+
+      Nx.Defn.default_options(compiler: Mlx.Compiler)
+
+      for _ <- 1..2,
+          do: assert_identical(Nx.Defn.Graph.run(stages, [t(1.0)]), Deep.doubled(t(1.0)))
+
+      assert compilations() == 1
+      assert kept() < 20_000
+    end
+
+    test "and functions that have captured others differ" do
+      run_captured = fn fun ->
+        Nx.Defn.jit_apply(
+          fn x ->
+            inner = Nx.Defn.jit(fn y -> Nx.multiply(y, fun.(x)) end, on_conflict: :reuse)
+            inner.(x)
+          end,
+          [t(3.0)],
+          compiler: Mlx.Compiler
+        )
+      end
+
+      assert_identical(run_captured.(&Nx.add(&1, 1)), t(12.0))
+      assert_identical(run_captured.(&Nx.subtract(&1, 1)), t(6.0))
+    end
+  end
 end
