@@ -17,7 +17,7 @@ defmodule Mlx.CompilerDoctestTest do
   # How many steps run compiled at least, with arguments and without any. Those of the
   # others that give tensors do what no definition can, and all compilers refuse them.
   @counts %{
-    Nx => {905, 484},
+    Nx => {903, 484},
     Nx.Batch => {4, 0},
     Nx.Constants => {0, 51},
     Nx.Defn => {2, 0},
@@ -30,8 +30,10 @@ defmodule Mlx.CompilerDoctestTest do
   # apart.
   @apart [Nx.Serving, Nx.Defn.Graph]
 
-  # One is seeded with the time, and one compares references.
-  @other [{Nx.Random, :moduledoc, 2}, {Nx, {:vectorize, 2}, 2}]
+  # One is seeded with the time, one compares references, and two ask for a mark that
+  # results don't have.
+  @other [{Nx.Random, :moduledoc, 2}, {Nx, {:vectorize, 2}, 2}] ++
+           [{Nx, {:donatable, 1}, 1}, {Nx, {:donatable, 1}, 2}]
 
   @backends [Mlx.Backend, Nx.BinaryBackend, Nx.TemplateBackend]
 
