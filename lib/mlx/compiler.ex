@@ -61,9 +61,10 @@ defmodule Mlx.Compiler do
   values computed up to there, and may use Nx themselves. Branches and loops that contain
   one are driven by that process, which then waits for each predicate.
 
-  What several `cond`s share is computed once at most, and a function in it called when the
-  first branch that is taken needs it. That of a `Nx.runtime_call/4` they share is called
-  before them, also if no branch needs it then.
+  What several `cond`s share is computed once at most, and an `io_call` in it called when the
+  first branch that is taken needs it. A `runtime_call` that they share is called before
+  them, also if no branch needs it then, and so are the functions in a `cond` or `while` that
+  they share.
 
   ## Seeing what runs
 

@@ -30,8 +30,8 @@ defmodule Mlx.CompilerDoctestTest do
   # apart.
   @apart [Nx.Serving, Nx.Defn.Graph]
 
-  # One is seeded with the time, one compares references, and two mark tensors, which
-  # results never are.
+  # One is seeded with the time, one compares references, and two ask for a mark that
+  # results don't have.
   @other [{Nx.Random, :moduledoc, 2}, {Nx, {:vectorize, 2}, 2}] ++
            [{Nx, {:donatable, 1}, 1}, {Nx, {:donatable, 1}, 2}]
 

@@ -39,9 +39,9 @@ defmodule Mlx.Compiler.Expression do
 
   # `tensors` are those that the expression captured, and their nodes by identity.
   # `inside` are the scopes inside the current one that asked for the expression being
-  # lowered, `late` the calls that expressions make only if asked for, and `found` those
-  # of the current one.
-  defstruct [:device, :hooks, :fuse, scopes: [], inside: [], late: %{}, found: []] ++
+  # lowered, and `found` the calls that it makes only if asked for. A scope has those of
+  # its expressions in `late`, and in `called` those that it makes.
+  defstruct [:device, :hooks, :fuse, scopes: [], inside: [], found: []] ++
               [tensors: %{}, values: 0, fold?: false]
 
   @doc """
@@ -84,7 +84,8 @@ defmodule Mlx.Compiler.Expression do
     ids = Tree.scope_ids(List.to_tuple(exprs), ids(around))
     own = Map.new(params || [], &{&1.id, true})
     params = if params, do: List.to_tuple(params), else: params(around)
-    scope = %{ids: ids, params: params, nodes: %{}, own: own, steps: [], called: %{}}
+    scope = %{ids: ids, params: params, nodes: %{}, own: own, steps: []}
+    scope = Map.merge(scope, %{late: %{}, called: %{}})
     %{state | scopes: [scope | around]}
   end
 
@@ -132,7 +133,7 @@ defmodule Mlx.Compiler.Expression do
 
   defp node(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
     case scope.nodes do
-      %{^id => node} when not is_map_key(state.late, id) -> {node, state}
+      %{^id => node} when not is_map_key(scope.late, id) -> {node, state}
       %{} -> node_of(expr, state)
     end
   end
@@ -149,7 +150,7 @@ defmodule Mlx.Compiler.Expression do
   defp find(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
     case scope.nodes do
       %{^id => node} ->
-        {node, Enum.reduce(Map.get(state.late, id, []), state, &call(&2, &1))}
+        {node, Enum.reduce(Map.get(scope.late, id, []), state, &call(&2, &1))}
 
       %{} ->
         %{found: found} = state
@@ -158,12 +159,10 @@ defmodule Mlx.Compiler.Expression do
         own = node |> flatten() |> Enum.reduce(scope.own, &Map.put(&2, &1.id, true))
         scope = %{scope | nodes: Map.put(scope.nodes, id, node), own: own}
 
-        late =
-          if state.found == [],
-            do: state.late,
-            else: Map.put(state.late, id, Enum.reverse(state.found))
+        scope =
+          if state.found == [], do: scope, else: put_in(scope.late[id], Enum.reverse(state.found))
 
-        {node, %{state | scopes: [scope | around], late: late, found: state.found ++ found}}
+        {node, %{state | scopes: [scope | around], found: state.found ++ found}}
     end
   end
 

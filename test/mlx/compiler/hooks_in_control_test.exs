@@ -72,6 +72,18 @@ defmodule Mlx.Compiler.HooksInControlTest do
       {a, b, c}
     end
 
+    defn shared_in_one_branch(x) do
+      y = noted(Nx.exp(x), :shared)
+
+      if Nx.sum(x) > 0 do
+        a = if Nx.sum(x) > 1, do: y, else: x
+        b = if Nx.sum(x) > 5, do: y * 2, else: x
+        a + b
+      else
+        (y + 1) * y
+      end
+    end
+
     defn shared_in_a_loop(x) do
       {_, x} =
         while {i = 0, x}, i < 3 do
@@ -146,6 +158,7 @@ defmodule Mlx.Compiler.HooksInControlTest do
         assert_same_calls(&shared_after_another/1, [x])
         assert_same_calls(&shared_through_others/1, [x])
         assert_same_calls(&shared_in_a_loop/1, [x])
+        assert_same_calls(&shared_in_one_branch/1, [x])
       end
     end
 
