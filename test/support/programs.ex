@@ -10,8 +10,8 @@ defmodule Mlx.Programs do
   rows of the programs among its attributes, at any depth.
   """
   def tree(fun, args, opts \\ []) do
-    for {:run, _, _, %Program{code: code}} <- Mlx.Compiler.program(fun, args, opts).steps,
-        {_inputs, instructions, _outputs} = code,
+    for {:run, _, _, program} <- Mlx.Compiler.program(fun, args, opts).steps,
+        {_inputs, instructions, _outputs} = Program.code(program),
         {row, _operands, attributes} <- instructions do
       %{row: row, inner: for(code <- attributes, Mlx.Graph.program?(code), do: all(code))}
     end

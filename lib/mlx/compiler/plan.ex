@@ -288,8 +288,9 @@ defimpl Inspect, for: Mlx.Compiler.Plan do
 
   defp plan(%Plan{steps: steps}, indent), do: Enum.map_join(steps, &step(&1, indent))
 
-  defp step({:run, inputs, results, %Program{code: code}}, indent) do
-    "#{indent}#{values(results)} = run #{values(inputs)}\n" <> code(code, indent <> "  ")
+  defp step({:run, inputs, results, program}, indent) do
+    "#{indent}#{values(results)} = run #{values(inputs)}\n" <>
+      code(Program.code(program), indent <> "  ")
   end
 
   defp step({:host, operands, results, :token}, indent) do

@@ -6,6 +6,8 @@ defmodule Mlx.Compiler.Program do
 
   alias Mlx.{Dispatch, Graph, Native}
 
+  # The code is there to be looked at. As a binary it is not copied whenever the program
+  # is taken from the cache.
   @enforce_keys [:ref, :code, :constants]
   defstruct [:ref, :code, :constants]
 
@@ -15,7 +17,7 @@ defmodule Mlx.Compiler.Program do
   def new(code, constants, settings) do
     refs = Enum.map(constants, &constant(&1, settings))
     program = Dispatch.ok!(Native.program_new(code, refs, settings.fuse))
-    %__MODULE__{ref: program, code: code, constants: length(constants)}
+    %__MODULE__{ref: program, code: :erlang.term_to_binary(code), constants: length(refs)}
   end
 
   defp constant(node, %{tensors: tensors, device: device}) do
@@ -29,4 +31,9 @@ defmodule Mlx.Compiler.Program do
     target = Mlx.Stream.target(target)
     Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
   end
+
+  @doc """
+  The number of inputs, the instructions, and the registers of the outputs.
+  """
+  def code(%__MODULE__{code: code}), do: :erlang.binary_to_term(code)
 end

@@ -25,8 +25,10 @@ defmodule Mlx.Compiler.PlanTest do
 
     test "computes before a call what is called with, and nothing else" do
       assert [first, {:host, _, [], {:call, _, _}}, second] = plan(&called/2, [@f32, @f32]).steps
-      assert {:run, [0], [exp], %Program{code: {_, [{:exp, [0], []}], [1]}}} = first
-      assert {:run, inputs, _, %Program{code: {_, instructions, _}}} = second
+      assert {:run, [0], [exp], program} = first
+      assert {_, [{:exp, [0], []}], [1]} = Program.code(program)
+      assert {:run, inputs, _, program} = second
+      {_, instructions, _} = Program.code(program)
       assert Enum.sort(inputs) == [0, 1, exp]
       assert for({row, _, _} <- instructions, do: row) |> Enum.sort() == [:add, :multiply]
     end

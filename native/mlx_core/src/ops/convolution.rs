@@ -74,15 +74,19 @@ impl Geometry {
 
     /// MLX knows up to three dimensions, and groups in up to two. On the CPU it
     /// multiplies matrices unless there are dilations or groups; its other way is slow,
-    /// and writes past the end of its result where padding is wide.
+    /// and writes past the end of its result where padding is wide. On NVIDIA GPUs it
+    /// reads what was never written where the input is dilated.
     fn path(&self, kernels: &Array, s: &Stream) -> Path {
         let rank = self.strides.len();
-        let plain = [&self.input_dilation, &self.kernel_dilation]
-            .iter()
-            .all(|list| list.iter().all(|&step| step == 1));
+        let dense = |list: &[i32]| list.iter().all(|&step| step == 1);
+        let plain = dense(&self.input_dilation) && dense(&self.kernel_dilation);
         if rank > if self.groups == 1 { 3 } else { 2 } {
             Path::MatrixProduct
-        } else if on_gpu(s) || plain && (self.groups == 1 || rank == 1) {
+        } else if on_gpu(s) && dense(&self.input_dilation) {
+            Path::Native
+        } else if on_gpu(s) {
+            Path::PaddedNative
+        } else if plain && (self.groups == 1 || rank == 1) {
             Path::Native
         } else if kernels.dim(0) / self.groups < LARGE_GROUP {
             Path::PaddedNative
