@@ -7,8 +7,8 @@ defmodule Mlx.Native do
 
   def device_available, do: nif_error()
 
-  def memory_held, do: nif_error()
-  def memory_limit, do: nif_error()
+  def memory_stats, do: nif_error()
+  def memory_reset_peak, do: nif_error()
   def memory_set_limit(_bytes), do: nif_error()
 
   def stream_new(_device), do: nif_error()

@@ -23,7 +23,7 @@ defmodule Mlx.CompilerSurvivalTest do
       Task.await(Task.async(fn -> Nx.to_number(Nx.tensor(0, backend: Mlx.Backend)) end))
       Process.sleep(100)
       {printed, 0} = System.cmd("ps", ~w(-o rss= -p \#{System.pid()}))
-      {String.to_integer(String.trim(printed)) * 1024, Mlx.Native.memory_held()}
+      {String.to_integer(String.trim(printed)) * 1024, Mlx.Memory.stats().active}
     end
 
     # A function that is not like any other.

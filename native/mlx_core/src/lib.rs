@@ -40,7 +40,10 @@ pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Result, Signature};
 pub use halt::stop_workers;
 pub use host::HostView;
-pub use memory::{collect_advised, memory_held, memory_limit, set_memory_limit};
+pub use memory::{
+    collect_advised, memory_cached, memory_held, memory_limit, memory_peak, reset_memory_peak,
+    set_memory_limit,
+};
 pub use mlx_rs::{Array, Dtype};
 pub use pointer::SegmentName;
 pub use program::{Few, Instruction, Instructions, Program};

@@ -46,6 +46,22 @@ pub fn memory_held() -> usize {
     mlx_rs::memory::active_memory().unwrap_or(0)
 }
 
+/// The most that MLX has held for arrays since the start or the last reset.
+pub fn memory_peak() -> usize {
+    mlx_rs::memory::peak_memory().unwrap_or(0)
+}
+
+/// Makes what MLX holds now the most that it has held.
+pub fn reset_memory_peak() {
+    // It sets a number; a failure leaves the old one.
+    let _ = mlx_rs::memory::reset_peak_memory();
+}
+
+/// How many freed bytes MLX keeps for the next arrays.
+pub fn memory_cached() -> usize {
+    mlx_rs::memory::cache_memory().unwrap_or(0)
+}
+
 /// Refuses a result for which there is no room. On the CPU MLX would end the process.
 pub(crate) fn check(bytes: usize) -> Result<()> {
     if bytes < SMALL {

@@ -4,6 +4,7 @@ mod device;
 mod error;
 mod halt;
 mod instruction;
+mod memory;
 mod pointer;
 mod program;
 mod reply;

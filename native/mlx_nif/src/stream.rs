@@ -103,25 +103,6 @@ pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
     Ok(tensor.decode::<ResourceArc<Tensor>>()?.slot()?)
 }
 
-/// Sets how many bytes MLX may hold in all.
-#[rustler::nif]
-fn memory_set_limit(bytes: usize) -> Atom {
-    mlx_core::set_memory_limit(bytes);
-    atom::ok()
-}
-
-/// How many bytes MLX may hold in all.
-#[rustler::nif]
-fn memory_limit() -> usize {
-    mlx_core::memory_limit()
-}
-
-/// How many bytes MLX holds for tensors.
-#[rustler::nif]
-fn memory_held() -> usize {
-    mlx_core::memory_held()
-}
-
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
 #[rustler::nif]
 fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
