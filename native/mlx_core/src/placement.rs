@@ -55,11 +55,9 @@ mod linux {
             let name = name_of(self.threads[0]);
             let started = threads()
                 .into_iter()
-                .filter(|thread| !before.contains(thread) && name_of(*thread) == name);
-            for thread in started {
-                work_in_batches(thread);
-                self.threads.push(thread);
-            }
+                .filter(|thread| !before.contains(thread));
+            self.threads
+                .extend(started.filter(|&thread| name_of(thread) == name));
             value
         }
 
@@ -74,7 +72,7 @@ mod linux {
                 unsafe {
                     let mut here: libc::cpu_set_t = zeroed();
                     libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut here);
-                    self.set(&here);
+                    self.set(&here, libc::SCHED_BATCH);
                 }
                 self.bound = true;
             }
@@ -83,27 +81,24 @@ mod linux {
         /// Before the worker sleeps, so that the system may choose anew.
         pub fn free(&mut self) {
             if std::mem::take(&mut self.bound) {
-                self.set(&self.anywhere);
+                self.set(&self.anywhere, libc::SCHED_OTHER);
             }
         }
 
-        fn set(&self, processors: &libc::cpu_set_t) {
-            for &thread in &self.threads {
-                // Safety: the set is valid, and refusal changes nothing but speed.
+        /// On one processor, a thread that is woken for each of many operations would
+        /// interrupt the worker that is still handing out the next, unless it works in
+        /// batches.
+        fn set(&self, processors: &libc::cpu_set_t, policy: libc::c_int) {
+            for (at, &thread) in self.threads.iter().enumerate() {
+                // Safety: the data is valid, and refusal changes nothing but speed.
                 unsafe {
                     libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), processors);
+                    if at > 0 {
+                        let normal: libc::sched_param = zeroed();
+                        libc::sched_setscheduler(thread, policy, &normal);
+                    }
                 }
             }
-        }
-    }
-
-    /// A thread that is woken for each operation of many would otherwise interrupt the
-    /// worker that is still handing out the next.
-    fn work_in_batches(thread: libc::pid_t) {
-        // Safety: plain data, and refusal changes nothing but speed.
-        unsafe {
-            let normal: libc::sched_param = zeroed();
-            libc::sched_setscheduler(thread, libc::SCHED_BATCH, &normal);
         }
     }
 
