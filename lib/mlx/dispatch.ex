@@ -220,10 +220,10 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
-  The node of a tensor on a device that is the input in a register.
+  The node of a tensor on a device that is the input known by `id`.
   """
-  def input(%T{type: type, shape: shape}, register, device) do
-    Graph.input(register, Downcast.stored(type, device), shape)
+  def input(%T{type: type} = tensor, id, device) do
+    Graph.input(id, Downcast.stored(type, device), Backend.whole_shape(tensor))
   end
 
   defp device(tensors), do: device(tensors, nil, tensors)
@@ -269,6 +269,18 @@ defmodule Mlx.Dispatch do
   end
 
   def wrap(out, ref, device), do: %{out | data: %Backend{ref: ref, device: device}}
+
+  @doc """
+  A container of templates with arrays, in order, as their values.
+  """
+  def wrap_all(templates, refs, device) do
+    {container, []} =
+      Nx.Defn.Composite.traverse(templates, refs, fn template, [ref | refs] ->
+        {wrap(template, ref, device), refs}
+      end)
+
+    container
+  end
 
   # Types
 

@@ -1,6 +1,8 @@
 defmodule Mlx.CompilerSurvivalTest do
   use ExUnit.Case, async: true
 
+  import Mlx.AtOnce
+
   @moduletag timeout: 120_000
 
   # `growth` gives by how many bytes the VM, and what MLX holds, have grown while a
@@ -126,18 +128,6 @@ defmodule Mlx.CompilerSurvivalTest do
 
     defp jit(fun), do: Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :cpu)
 
-    defp at_once(count, fun) do
-      tasks =
-        for at <- 1..count do
-          Task.async(fn ->
-            receive do: (:go -> fun.(at))
-          end)
-        end
-
-      Enum.each(tasks, &send(&1.pid, :go))
-      Task.await_many(tasks, 60_000)
-    end
-
     defp compilations(fun) do
       receive do
         {:compiled, ^fun} -> 1 + compilations(fun)
@@ -151,7 +141,7 @@ defmodule Mlx.CompilerSurvivalTest do
       unique = System.unique_integer([:positive])
       fun = fn x -> x |> Nx.multiply(2) |> Nx.add(rem(unique, 7)) end
 
-      got = at_once(1000, fn at -> Nx.to_number(jit(fun).(at)) end)
+      got = at_once(1000, fn at -> Nx.to_number(jit(fun).(at)) end, 60_000)
       assert got == for(at <- 1..1000, do: 2 * at + rem(unique, 7))
       assert compilations(fun) == 1
     end

@@ -1,6 +1,7 @@
 defmodule Mlx.ServingTest do
   use ExUnit.Case, async: true
 
+  import Mlx.AtOnce
   alias Mlx.Oracle
   alias Nx.Batch
 
@@ -85,19 +86,6 @@ defmodule Mlx.ServingTest do
     opts = Keyword.merge([serving: serving, name: name, batch_timeout: 5], opts)
     start_supervised!({Nx.Serving, opts}, id: name)
     name
-  end
-
-  # Runs a function in many processes at once, that all start together.
-  defp at_once(count, fun) do
-    tasks =
-      for at <- 1..count do
-        Task.async(fn ->
-          receive do: (:go -> fun.(at))
-        end)
-      end
-
-    Enum.each(tasks, &send(&1.pid, :go))
-    Task.await_many(tasks, 25_000)
   end
 
   describe "run/2" do

@@ -3,13 +3,13 @@ defmodule Mlx.Compiler.Executable do
 
   # A compiled function: the plan, and what its results look like.
 
-  alias Mlx.{Dispatch, Downcast, Graph}
+  alias Mlx.Dispatch
   alias Mlx.Compiler.{Expression, Fuse, Options, Plan}
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
-  @enforce_keys [:plan, :parameters, :donated, :output]
-  defstruct [:plan, :parameters, :donated, :output]
+  @enforce_keys [:plan, :donated, :output]
+  defstruct [:plan, :donated, :output]
 
   @doc """
   What `Nx.Defn.Compiler` calls to have the executable itself.
@@ -34,7 +34,6 @@ defmodule Mlx.Compiler.Executable do
 
     %__MODULE__{
       plan: Plan.build(scope, inputs(parameters, options.device), settings),
-      parameters: length(parameters),
       donated: for({%T{donatable?: true}, at} <- Enum.with_index(parameters), do: at),
       output: output
     }
@@ -44,10 +43,8 @@ defmodule Mlx.Compiler.Executable do
   defp template(%T{} = expr), do: %{Nx.to_template(expr) | donatable?: false}
 
   defp inputs(parameters, device) do
-    for {%T{} = parameter, at} <- Enum.with_index(parameters) do
-      type = Downcast.stored(parameter.type, device)
-      Graph.input({:input, at}, type, Mlx.Backend.whole_shape(parameter))
-    end
+    for {parameter, at} <- Enum.with_index(parameters),
+        do: Dispatch.input(parameter, {:input, at}, device)
   end
 
   @doc """
@@ -57,12 +54,7 @@ defmodule Mlx.Compiler.Executable do
     values = args |> values(plan.inputs, 0, device) |> List.to_tuple()
     refs = Plan.run(plan, values, Options.target(options), executable.donated)
 
-    {output, []} =
-      Composite.traverse(executable.output, refs, fn template, [ref | refs] ->
-        {Dispatch.wrap(template, ref, device), refs}
-      end)
-
-    output
+    Dispatch.wrap_all(executable.output, refs, device)
   end
 
   # Arguments that nothing depends on are not even made.

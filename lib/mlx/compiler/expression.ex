@@ -11,31 +11,11 @@ defmodule Mlx.Compiler.Expression do
   # made where a branch first needs them, once at most, too.
 
   alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
-  alias Mlx.Compiler.Loop
+  alias Mlx.Compiler.{Loop, Scope, Step}
   alias Mlx.Lowering.{Control, Creation, Linalg, Narrow, Shape}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
   require Debug
-
-  defmodule Scope do
-    @moduledoc false
-
-    # What a scope makes of its inputs, with its steps in order. `inputs` are the nodes
-    # it doesn't make itself.
-    defstruct inputs: [], outputs: [], steps: []
-  end
-
-  defmodule Step do
-    @moduledoc false
-
-    # What the host does: `{:call, data, fun}`, where the function takes tensors like the
-    # expressions of `data` and gives a list of tensors; `{:once, data, fun}`, with a token
-    # before the other operands that knows whether it has been called, and `:token`, which
-    # gives one; `{:cond, [on_true, on_false]}`, with a predicate before the other operands;
-    # or `{:while, [condition, body]}`.
-    @enforce_keys [:action, :operands, :results]
-    defstruct [:action, :operands, :results]
-  end
 
   # `tensors` are those that the expression captured, and their nodes by identity.
   # `inside` are the scopes inside the current one that asked for the expression being
@@ -70,7 +50,7 @@ defmodule Mlx.Compiler.Expression do
     {outputs, state} = fun.(push(%{state | inside: [], found: []}, exprs, params))
     [%{steps: steps} | around] = state.scopes
     scope = %Scope{outputs: outputs, steps: Enum.reverse(steps)}
-    scope = %{scope | inputs: free(scope, params || [], around)}
+    scope = %{scope | inputs: Scope.free(scope, params || [], &outside?(&1, around))}
     {scope, %{state | scopes: around, inside: inside, found: found}}
   end
 
@@ -95,25 +75,6 @@ defmodule Mlx.Compiler.Expression do
   defp ids([scope | _]), do: scope.ids
   defp ids([]), do: %{}
 
-  # The nodes from outside that a scope uses, its parameters not among them.
-  defp free(%Scope{outputs: outputs, steps: steps}, params, around) do
-    made = Enum.flat_map(steps, & &1.results)
-    seen = Map.new(params ++ made, &{Graph.key(&1), true})
-    roots = outputs ++ Enum.flat_map(steps, & &1.operands)
-    {found, _seen} = Enum.reduce(roots, {[], seen}, &free(&1, &2, around))
-    Enum.reverse(found)
-  end
-
-  defp free(node, {found, seen}, around) do
-    key = Graph.key(node)
-
-    cond do
-      Map.has_key?(seen, key) -> {found, seen}
-      outside?(node, around) -> {[node | found], Map.put(seen, key, true)}
-      true -> Enum.reduce(node.operands, {found, Map.put(seen, key, true)}, &free(&1, &2, around))
-    end
-  end
-
   defp outside?(%Graph{id: id} = node, around) do
     Graph.input?(node) or Graph.constant?(node) or Enum.any?(around, &is_map_key(&1.own, id))
   end
@@ -128,7 +89,7 @@ defmodule Mlx.Compiler.Expression do
   # A node, or a tuple of nodes for an expression of several tensors.
   defp node(%T{data: %Expr{op: :metadata, args: [expr, _metadata]}}, state) do
     {nodes, state} = expr |> leaves() |> nodes(state)
-    {if(is_tuple(expr), do: List.to_tuple(nodes), else: hd(nodes)), state}
+    {like(expr, nodes), state}
   end
 
   defp node(%T{data: %Expr{id: id}} = expr, %{scopes: [scope | _]} = state) do
@@ -316,7 +277,7 @@ defmodule Mlx.Compiler.Expression do
         scopes: [%{scope | steps: steps ++ scope.steps} | rest]
     }
 
-    {if(is_tuple(default), do: List.to_tuple(nodes), else: hd(nodes)), state}
+    {like(default, nodes), state}
   end
 
   ## Checks
@@ -369,12 +330,13 @@ defmodule Mlx.Compiler.Expression do
 
   defp branches([{predicate, body} | clauses], last, state) do
     {predicate, state} = node(predicate, state)
-    {on_true, state} = branch(body, [], last, state)
+    {on_true, state} = branch(body, state)
 
+    # Of the clauses that are tried next only the predicate is sure to be needed.
     {on_false, state} =
       case clauses do
-        [] -> branch(last, [], last, state)
-        [{next, _} | _] -> branch(next, clauses, last, state)
+        [] -> branch(last, state)
+        [{next, _} | _] -> enter(state, [next], nil, &branches(clauses, last, &1))
       end
 
     captured = captured([on_true, on_false])
@@ -391,15 +353,9 @@ defmodule Mlx.Compiler.Expression do
     end
   end
 
-  # One branch, or the clauses that are tried next, of which only the predicate is sure
-  # to be needed.
-  defp branch(expr, [], _last, state) do
+  defp branch(expr, state) do
     exprs = leaves(expr)
     enter(state, exprs, nil, &nodes(exprs, &1))
-  end
-
-  defp branch(predicate, clauses, last, state) do
-    enter(state, [predicate], nil, &branches(clauses, last, &1))
   end
 
   ## Loops
@@ -513,12 +469,11 @@ defmodule Mlx.Compiler.Expression do
 
   ## Shapes of results
 
-  defp input(id, %T{} = tensor, %{device: device}) do
-    Graph.input(id, Downcast.stored(tensor.type, device), Mlx.Backend.whole_shape(tensor))
-  end
+  defp input(id, %T{} = tensor, %{device: device}), do: Dispatch.input(tensor, id, device)
 
   # An expression of several tensors has a tuple of nodes.
   defp like(%T{type: {:tuple, _}}, nodes), do: List.to_tuple(nodes)
+  defp like(exprs, nodes) when is_tuple(exprs), do: List.to_tuple(nodes)
   defp like(_expr, [node]), do: node
 
   defp leaves(composite), do: Composite.flatten_list([composite])

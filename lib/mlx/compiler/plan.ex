@@ -7,13 +7,11 @@ defmodule Mlx.Compiler.Plan do
   #
   # Values are known by their place: the inputs first, then what programs and steps give.
 
-  alias Mlx.Compiler.{Expression, Program}
+  alias Mlx.Compiler.{Expression, Program, Scope, Step}
   alias Mlx.{Dispatch, Graph}
 
   # `inputs` are the places of those that are used.
-  defstruct steps: [], inputs: [], outputs: [], places: 0
-
-  @type place :: non_neg_integer
+  defstruct steps: [], inputs: [], outputs: []
 
   defmodule Builder do
     @moduledoc false
@@ -25,9 +23,9 @@ defmodule Mlx.Compiler.Plan do
 
   @doc """
   The plan of a scope with `inputs`. The settings have the captured `:tensors`, the
-  `:target` that computes constants, and whether to `:fuse`.
+  `:device` that computes constants, and whether to `:fuse`.
   """
-  def build(%Expression.Scope{} = scope, inputs, settings) do
+  def build(%Scope{} = scope, inputs, settings) do
     available = Map.new(inputs, &{Graph.key(&1), true})
     builder = %Builder{settings: settings, available: available}
     last = length(scope.steps)
@@ -119,11 +117,11 @@ defmodule Mlx.Compiler.Plan do
         {program ++ [step], places}
       end)
 
-    {program, places, outputs} = last_segment(builder, last, places)
+    {program, outputs} = last_segment(builder, last, places)
     steps = steps ++ program
     count = length(inputs)
     read = steps |> Enum.flat_map(&elem(&1, 1)) |> Enum.filter(&(&1 < count)) |> Enum.uniq()
-    %__MODULE__{steps: steps, inputs: Enum.sort(read), outputs: outputs, places: map_size(places)}
+    %__MODULE__{steps: steps, inputs: Enum.sort(read), outputs: outputs}
   end
 
   defp segment(builder, at, places) do
@@ -137,14 +135,13 @@ defmodule Mlx.Compiler.Plan do
   defp last_segment(builder, at, places) do
     case builder.segments[at] do
       nil ->
-        {[], places, []}
+        {[], []}
 
       segment ->
         outputs = Enum.reverse(segment.outputs)
         {[{:run, inputs, _results, program}], _} = program(segment, outputs, places, builder)
         results = Enum.to_list(map_size(places)..(map_size(places) + length(outputs) - 1)//1)
-        places = Enum.reduce(results, places, &Map.put(&2, {:output, &1}, &1))
-        {[{:run, inputs, results, program}], places, results}
+        {[{:run, inputs, results, program}], results}
     end
   end
 
@@ -157,7 +154,7 @@ defmodule Mlx.Compiler.Plan do
     {[{:run, places_of(inputs, places), results, program}], next}
   end
 
-  defp step(%Expression.Step{action: action} = step, places, settings) do
+  defp step(%Step{action: action} = step, places, settings) do
     operands = places_of(step.operands, places)
     {results, places} = give_places(step.results, places)
     {{:host, operands, results, host(action, step, settings)}, places}
@@ -250,12 +247,7 @@ defmodule Mlx.Compiler.Plan do
   defp act({:call, data, fun}, refs, target) do
     device = Mlx.Stream.device(target)
 
-    {data, []} =
-      Nx.Defn.Composite.traverse(data, refs, fn expr, [ref | refs] ->
-        {Dispatch.wrap(expr, ref, device), refs}
-      end)
-
-    data |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
+    data |> Dispatch.wrap_all(refs, device) |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
 
   defp act(:token, [], _target), do: [:atomics.new(1, [])]

@@ -21,9 +21,6 @@ thread_local! {
         placement: Placement::new(),
         has_evaluated: false,
     });
-}
-
-thread_local! {
     static TRACING: Cell<bool> = const { Cell::new(false) };
 }
 

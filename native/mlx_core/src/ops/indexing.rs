@@ -5,6 +5,7 @@ mod scatter;
 use mlx_rs::ops::{maximum, minimum};
 use mlx_rs::{Array, Dtype, Stream};
 
+use super::slicing::Part;
 use super::{number, ops};
 use crate::attribute::Shape;
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use crate::ffi::{c_op, Arrays};
 ops! {
     /// From `starts` up to `stops`, every `strides`-th element.
     slice(x) { starts: Shape, stops: Shape, strides: Shape } |s| =>
-        slice(x, &starts, &stops, &strides, s);
+        slice(x, Part { starts, stops, strides }, s);
 
     /// `lengths` elements from computed starts along `axes`, moved so that the slice
     /// fits; from 0 along the others.
@@ -22,7 +23,7 @@ ops! {
 
     /// The array with the part from `starts` up to `stops` replaced.
     put_slice(x, part) { starts: Shape, stops: Shape } |s| =>
-        put_slice(x, part, &starts, &stops, s);
+        Part { strides: vec![1; starts.len()], starts, stops }.replaced(x, part, s);
 
     /// The array with a part replaced at computed starts along `axes`, moved so that
     /// the part fits; at 0 along the others.
@@ -53,26 +54,15 @@ ops! {
 }
 
 /// MLX divides by the strides.
-fn slice(x: &Array, starts: &[i32], stops: &[i32], strides: &[i32], s: &Stream) -> Result<Array> {
-    if strides.iter().any(|&stride| stride < 1) {
+fn slice(x: &Array, part: Part, s: &Stream) -> Result<Array> {
+    if part.strides.iter().any(|&stride| stride < 1) {
         return Err(Error::Attribute {
             op: "slice",
             name: "strides",
             expected: "a list of positive integers",
         });
     }
-    Ok(c_op!(
-        mlx_slice(
-            x.as_ptr(),
-            starts.as_ptr(),
-            starts.len(),
-            stops.as_ptr(),
-            stops.len(),
-            strides.as_ptr(),
-            strides.len(),
-        ),
-        s
-    )?)
+    part.of(x, s)
 }
 
 /// Moves positions into `0..=limit`; MLX checks none. One limit is for all of them,
@@ -148,23 +138,6 @@ fn slice_dynamic(
             axes.len(),
             lengths.as_ptr(),
             lengths.len()
-        ),
-        s
-    )?)
-}
-
-fn put_slice(x: &Array, part: &Array, starts: &[i32], stops: &[i32], s: &Stream) -> Result<Array> {
-    let strides = vec![1; starts.len()];
-    Ok(c_op!(
-        mlx_slice_update(
-            x.as_ptr(),
-            part.as_ptr(),
-            starts.as_ptr(),
-            starts.len(),
-            stops.as_ptr(),
-            stops.len(),
-            strides.as_ptr(),
-            strides.len()
         ),
         s
     )?)

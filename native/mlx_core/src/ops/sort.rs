@@ -5,6 +5,7 @@ use mlx_rs::{Array, Dtype, Stream};
 
 use super::elementwise::unsigned_of;
 use super::indexing::{size, take_along_axis};
+use super::slicing::Part;
 use super::{number, ops};
 use crate::dtype::dtype_size;
 use crate::error::Result;
@@ -83,24 +84,11 @@ fn largest(x: &Array, axis: i32, k: i32, s: &Stream) -> Result<Array> {
 
 /// The last `k` along the last axis.
 fn last(x: &Array, k: i32, s: &Stream) -> Result<Array> {
-    let stops = x.shape().to_vec();
-    let mut starts = vec![0; stops.len()];
-    let strides = vec![1; stops.len()];
-    if let (Some(start), Some(stop)) = (starts.last_mut(), stops.last()) {
-        *start = stop - k;
-    }
-    Ok(c_op!(
-        mlx_slice(
-            x.as_ptr(),
-            starts.as_ptr(),
-            starts.len(),
-            stops.as_ptr(),
-            stops.len(),
-            strides.as_ptr(),
-            strides.len()
-        ),
-        s
-    )?)
+    let axis = x.ndim() as i32 - 1;
+    let start = size(x, axis)? - k;
+    Part::whole(x.shape())
+        .along(axis as usize, start, k, 1)
+        .of(x, s)
 }
 
 /// Integers in the order of the numbers, equal for those that are equal. Without the
