@@ -297,6 +297,11 @@ impl Context {
         match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
             Ok(()) => {
                 self.in_flight.clear();
+                // MLX lets go of an array's event when it is first asked for this, which
+                // two workers must not do at once.
+                arrays.iter().for_each(|array| {
+                    ffi::is_available(array);
+                });
                 Ok(())
             }
             Err(error) => Err(self.poison(error)),
