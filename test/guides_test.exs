@@ -23,7 +23,7 @@ defmodule Mlx.GuidesTest do
 
   for guide <- @guides do
     @external_resource guide
-    if guide not in @programs, do: doctest_file(guide)
+    if File.read!(guide) =~ "iex>", do: doctest_file(guide)
 
     test "#{guide} is in the documentation" do
       assert unquote(guide) in Mlx.MixProject.project()[:docs][:extras]

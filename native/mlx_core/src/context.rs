@@ -208,6 +208,11 @@ impl Context {
         Ok(HostView::new(array, self.worker))
     }
 
+    /// Whether anything may be left to compute.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.pending.is_empty() && self.in_flight.is_empty())
+    }
+
     /// Waits for everything this stream computes.
     pub(crate) fn synchronize(&mut self) -> Result<(), Arc<Error>> {
         self.flush();

@@ -92,8 +92,10 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
 pub(crate) fn release(worker: &'static Worker) {
     worker.leftovers.fetch_add(1, Ordering::Relaxed);
     worker.call(move |context| {
-        // A failure stands in the slots.
-        let _ = context.synchronize();
+        if context.has_work() {
+            // A failure stands in the slots.
+            let _ = context.synchronize();
+        }
         worker.leftovers.fetch_sub(1, Ordering::Relaxed);
     });
     POOL.lock().idle.push_back(worker);
