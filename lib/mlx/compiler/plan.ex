@@ -178,6 +178,19 @@ defmodule Mlx.Compiler.Plan do
     end)
   end
 
+  @doc """
+  How many instructions its programs have, those of branches and loops included.
+  """
+  def nodes(%__MODULE__{steps: steps}), do: steps |> Enum.map(&step_nodes/1) |> Enum.sum()
+
+  defp step_nodes({:run, _inputs, _results, program}), do: program.nodes
+
+  defp step_nodes({:host, _operands, _results, {kind, first, second}})
+       when kind in [:cond, :while],
+       do: nodes(first) + nodes(second)
+
+  defp step_nodes({:host, _operands, _results, _action}), do: 0
+
   ## Running
 
   @doc """
