@@ -263,6 +263,10 @@ defmodule Mlx.Compiler.Plan do
     data |> Dispatch.wrap_all(refs, device) |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
 
+  # What stands in for an action that is watched.
+  defp act({:watched, watch, action}, refs, target),
+    do: watch.(fn -> act(action, refs, target) end)
+
   defp act(:token, [], _target), do: [:atomics.new(1, [])]
 
   defp act({:once, data, fun}, [token | refs], target) do

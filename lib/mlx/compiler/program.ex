@@ -38,6 +38,9 @@ defmodule Mlx.Compiler.Program do
     Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
   end
 
+  # What stands in for a program that is watched.
+  def run(run, refs, target, _donated) when is_function(run, 2), do: run.(refs, target)
+
   @doc """
   The number of inputs, the instructions, and the registers of the outputs.
   """

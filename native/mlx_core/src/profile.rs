@@ -32,6 +32,8 @@ pub struct Line {
 pub struct Timing {
     pub operands: Vec<Signature>,
     pub results: Vec<Signature>,
+    /// Of the results of one time.
+    pub bytes: usize,
     pub calls: u64,
     /// With the programs inside it.
     pub time: Duration,
@@ -215,6 +217,7 @@ impl Recorder {
         let timing = &mut self.profile.timings[line];
         timing.operands = operands;
         timing.results = results.iter().map(Signature::from).collect();
+        timing.bytes = results.iter().map(Array::nbytes).sum();
         timing.calls += 1;
         timing.time += duration;
         timing.own += duration.saturating_sub(inside);

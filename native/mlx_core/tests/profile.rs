@@ -74,6 +74,7 @@ fn each_instruction_is_timed_for_itself() {
     assert_eq!(calls, [1, 5, 1, 1, 0]);
     assert_eq!(profile.timings[1].operands.len(), 2);
     assert_eq!(profile.timings[1].results[0].shape, [2]);
+    assert_eq!(profile.timings[1].bytes, 8);
 
     let own: Duration = profile.timings.iter().map(|timing| timing.own).sum();
     let whole = profile.timings[0].time + profile.timings[2].time;

@@ -26,6 +26,7 @@ struct LineMap {
 struct TimingMap {
     operands: Vec<SignatureTuple>,
     results: Vec<SignatureTuple>,
+    bytes: usize,
     calls: u64,
     time: u64,
     own: u64,
@@ -65,6 +66,7 @@ impl From<Timing> for TimingMap {
         TimingMap {
             operands: timing.operands.iter().map(SignatureTuple::from).collect(),
             results: timing.results.iter().map(SignatureTuple::from).collect(),
+            bytes: timing.bytes,
             calls: timing.calls,
             time: nanoseconds(timing.time),
             own: nanoseconds(timing.own),
