@@ -9,11 +9,11 @@ defmodule Mlx.Profile do
   that took longest first:
 
       #Mlx.Profile<
-        3 instructions on cpu, 1 run each by itself: 182.4 µs; as usual: 60.2 µs
-            µs      %    calls      bytes  instruction
-         120.3   70.1        1       4096  dot(f32[32][32], f32[32][32]) -> f32[32][32]
-          30.8   18.0        1       4096  exp(f32[32][32]) -> f32[32][32]
-          20.4   11.9        1        128  sum(f32[32][32]) -> f32[32]
+        3 instructions on cpu; one by one 370.1 µs, as usual 339.3 µs
+                µs      %    calls      bytes  instruction
+             249.4   71.7        1      65536  exp(f32[128][128]) -> f32[128][128]
+              77.5   22.3        1      65536  matmul(f32[128][128], f32[128][128]) -> f32[128][128]
+              21.0    6.0        1        512  sum(f32[128][128]) -> f32[128]
       >
 
   `to_table/2` has more of it, and `save/2` writes a trace that https://ui.perfetto.dev and
@@ -230,12 +230,12 @@ defimpl Inspect, for: Mlx.Profile do
   @lines 20
 
   def inspect(profile, _opts) do
-    plain = if profile.plain, do: "; as usual: #{us(profile.plain)} µs"
+    plain = if profile.plain, do: ", as usual #{us(profile.plain)} µs"
     count = length(profile.instructions)
 
     """
     #Mlx.Profile<
-      #{count} instructions on #{profile.device}, 1 run each by itself: #{us(profile.duration)} µs#{plain}
+      #{count} instructions on #{profile.device}; one by one #{us(profile.duration)} µs#{plain}
     #{profile |> Mlx.Profile.to_table(limit: @lines) |> indent()}>\
     """
   end
