@@ -19,6 +19,7 @@ pub enum ErrorKind {
     Device,
     Memory,
     Io,
+    Value,
     Native,
 }
 
@@ -103,6 +104,12 @@ pub enum Error {
         limit: usize,
     },
 
+    // Values
+    #[error("a matrix is not positive-definite, so it has no such factor")]
+    NotPositiveDefinite,
+    #[error("a matrix is singular, so there is no one solution")]
+    Singular,
+
     // Pointers
     #[error(
         "the host can't see the memory of a {device} tensor: use mode: :ipc, which copies, \
@@ -175,6 +182,7 @@ impl Error {
             Error::NoDevice { .. } => ErrorKind::Device,
             Error::Memory { .. } => ErrorKind::Memory,
             Error::KernelFolder { .. } => ErrorKind::Io,
+            Error::NotPositiveDefinite | Error::Singular => ErrorKind::Value,
             Error::InOp { source, .. } => source.kind(),
             _ => ErrorKind::Native,
         }
