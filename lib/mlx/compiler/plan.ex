@@ -178,6 +178,19 @@ defmodule Mlx.Compiler.Plan do
     end)
   end
 
+  @doc """
+  How many instructions its programs have, those of branches and loops included.
+  """
+  def nodes(%__MODULE__{steps: steps}), do: steps |> Enum.map(&step_nodes/1) |> Enum.sum()
+
+  defp step_nodes({:run, _inputs, _results, program}), do: program.nodes
+
+  defp step_nodes({:host, _operands, _results, {kind, first, second}})
+       when kind in [:cond, :while],
+       do: nodes(first) + nodes(second)
+
+  defp step_nodes({:host, _operands, _results, _action}), do: 0
+
   ## Running
 
   @doc """
@@ -247,6 +260,10 @@ defmodule Mlx.Compiler.Plan do
   defp act({:call, data, fun}, refs, device) do
     data |> Dispatch.wrap_all(refs, device) |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
+
+  # What stands in for an action that is watched.
+  defp act({:watched, watch, action}, refs, device),
+    do: watch.(fn -> act(action, refs, device) end)
 
   defp act(:token, [], _device), do: [:atomics.new(1, [])]
 
