@@ -36,8 +36,7 @@ defmodule Mlx.FastTest do
       x = waves(:f32, {2, 3})
 
       for {weight, opts, message} <- [
-            {waves(:f32, {2}), [],
-             "a weight of the size of the last axis of {2, 3}, got: f32{2}"},
+            {waves(:f32, {2}), [], "takes a weight of shape {3}, got: f32{2}"},
             {waves(:f32, {1, 3}), [], "a weight"},
             {Nx.vectorize(waves(:f32, {2, 3}), :v), [], "no vectorized weight"},
             {nil, [epsilon: 1], "unknown keys"},
