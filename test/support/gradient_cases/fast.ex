@@ -88,8 +88,8 @@ defmodule Mlx.GradientCases.Fast do
   # Numbers between 0.25 and 1.75.
   defp waves(shape, at) do
     Nx.iota(shape, type: :f32, backend: Nx.BinaryBackend)
-    |> Nx.multiply(1.7)
     |> Nx.add(at)
+    |> Nx.multiply(1.7)
     |> Nx.sin()
     |> Nx.multiply(0.75)
     |> Nx.add(1)
