@@ -147,11 +147,19 @@ defmodule Mlx.Compiler.Plan do
 
   defp program(segment, outputs, places, builder) do
     inputs = Map.values(segment.inputs)
-    constants = Map.values(segment.constants)
+
+    constants = segment.constants |> Map.values() |> alike()
+
     code = Graph.program(outputs, inputs ++ constants)
-    program = Program.new(code, constants, builder.settings)
+    program = Program.new(code, Enum.map(constants, &hd/1), builder.settings)
     {results, next} = give_places(outputs, places)
     {[{:run, places_of(inputs, places), results, program}], next}
+  end
+
+  # Constants in lists of those that are the same.
+  defp alike(constants) do
+    groups = Enum.group_by(constants, &Graph.content/1)
+    constants |> Enum.map(&Graph.content/1) |> Enum.uniq() |> Enum.map(&Map.fetch!(groups, &1))
   end
 
   defp step(%Step{action: action} = step, places, settings) do
