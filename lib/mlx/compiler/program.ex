@@ -33,13 +33,12 @@ defmodule Mlx.Compiler.Program do
     end
   end
 
-  def run(%__MODULE__{ref: program}, refs, target, donated) do
-    target = Mlx.Stream.target(target)
-    Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
+  def run(%__MODULE__{ref: program}, refs, device, donated) do
+    Dispatch.queue(device, &Native.program_run(&1, program, refs, donated))
   end
 
   # What stands in for a program that is watched.
-  def run(run, refs, target, _donated) when is_function(run, 2), do: run.(refs, target)
+  def run(run, refs, device, _donated) when is_function(run, 2), do: run.(refs, device)
 
   @doc """
   The number of inputs, the instructions, and the registers of the outputs.

@@ -90,8 +90,8 @@ defmodule Mlx.Profile.Recorder do
 
   ## Running
 
-  defp run(program, refs, target, first, listing) do
-    target = Mlx.Stream.target(target)
+  defp run(program, refs, device, first, listing) do
+    target = Mlx.Stream.target(device)
     {refs, profile} = Dispatch.await(&Native.profile_run(target, program.ref, refs, &1))
     ended = now()
 
