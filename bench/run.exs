@@ -184,6 +184,7 @@ defmodule Cases do
 end
 
 Code.require_file("compiled.exs", __DIR__)
+Code.require_file("fast.exs", __DIR__)
 
 {opts, only} =
   OptionParser.parse!(System.argv(),
@@ -201,7 +202,7 @@ us = &pad.(:erlang.float_to_binary(&1 / 1, decimals: 1))
 IO.puts("device #{device}, medians of #{rounds} rounds, microseconds\n")
 IO.puts("#{String.pad_trailing("case", 28)}#{pad.("Mlx")}#{pad.("Python")}#{pad.("ratio")}")
 
-cases = Cases.all() ++ CompiledCases.all()
+cases = Cases.all() ++ CompiledCases.all() ++ FastCases.all()
 
 for {name, run} <- cases, only == [] or name in only do
   # The two sides take turns, so that a change of the machine's speed hits both.
