@@ -257,7 +257,9 @@ defmodule Mlx.Dispatch do
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
   """
-  def ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
+  def ref(%T{data: %Backend{ref: ref, device: device}}, device), do: ref
+
+  def ref(%T{data: %Backend{}, type: {:f, 64}} = tensor, to) do
     check_type!(tensor.type, to)
     across(tensor, to)
   end
