@@ -11,6 +11,7 @@ defmodule Mlx.LoweringTest do
     Lowering.Indexing,
     Lowering.Linalg,
     Lowering.Narrow,
+    Lowering.Quantization,
     Lowering.Reduction,
     Lowering.Shape,
     Lowering.Sort,

@@ -93,7 +93,7 @@ fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
 }
 
 /// Positions along an axis from which `length` elements fit.
-fn along(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<Array> {
+pub(super) fn along(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<Array> {
     let size = size(x, axis)?;
     if size == 0 && positions.size() > 0 {
         return Err(Error::EmptyAxis { axis });

@@ -11,6 +11,7 @@ mod indexing;
 mod linalg;
 mod narrow;
 mod pad;
+mod quantization;
 mod reduction;
 mod shape;
 mod slicing;
@@ -92,6 +93,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         indexing::ROWS,
         linalg::ROWS,
         narrow::ROWS,
+        quantization::ROWS,
         reduction::ROWS,
         shape::ROWS,
         sort::ROWS,

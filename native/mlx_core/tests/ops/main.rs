@@ -36,6 +36,7 @@ mod indexing;
 mod linalg;
 mod narrow;
 mod numbers;
+mod quantization;
 mod reduction;
 mod refusal;
 mod rounding;
@@ -66,6 +67,7 @@ fn all_cases() -> Vec<Case> {
         indexing::cases(),
         linalg::cases(),
         narrow::cases(),
+        quantization::cases(),
         reduction::cases(),
         rounding::cases(),
         shape::cases(),
