@@ -52,20 +52,21 @@ fn multiply(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> 
     if x.size() == 0 || w.is_empty() {
         return w.empty_product(x, transpose);
     }
-    if Device::of(s) != Device::Cpu {
-        return product(x, w, transpose, s);
+    match Device::of(s) {
+        Device::Cpu => {
+            // The loops for halves add up in halves, and are many times slower.
+            let wide = x.as_dtype(Dtype::Float32)?;
+            let rows = x.size() / x.dim(-1).max(1) as usize;
+            let result = if rows < MANY_ROWS {
+                product(&wide, &w.cast(Dtype::Float32)?, transpose, s)?
+            } else {
+                mlx::matmul(&wide, w.unpacked(Dtype::Float32, transpose, s)?)?
+            };
+            Ok(result.as_dtype(x.dtype())?)
+        }
+        Device::Gpu if parts::for_columns(transpose) => product(x, w, transpose, s),
+        Device::Gpu => Ok(mlx::matmul(x, w.unpacked(x.dtype(), transpose, s)?)?),
     }
-    // The loops for halves add up in halves, and are many times slower.
-    let wide = x.as_dtype(Dtype::Float32)?;
-    let rows = x.size() / x.dim(-1).max(1) as usize;
-    let result = if rows < MANY_ROWS {
-        product(&wide, &w.cast(Dtype::Float32)?, transpose, s)?
-    } else {
-        let w = w.dequantize(Dtype::Float32, s)?;
-        let w = if transpose { w.swap_axes(-1, -2)? } else { w };
-        mlx::matmul(&wide, &w)?
-    };
-    Ok(result.as_dtype(x.dtype())?)
 }
 
 fn product(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {
@@ -74,6 +75,7 @@ fn product(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {
         group_size,
         bits,
     } = w.format;
+    let (x, w) = (parts::in_order(x, s)?, w.in_order(s)?);
     Ok(c_op!(
         mlx_quantized_matmul(
             x.as_ptr(),

@@ -47,12 +47,15 @@ pub(super) fn quantized(
     if x.size() == 0 || w.is_empty() || indices.size() == 0 {
         return empty(x, &indices, columns);
     }
-    if Device::of(s) != Device::Cpu {
-        return product(x, &indices, &w, transpose, s);
+    match Device::of(s) {
+        Device::Cpu => {
+            let wide = x.as_dtype(Dtype::Float32)?;
+            let result = product(&wide, &indices, &w.cast(Dtype::Float32)?, transpose, s)?;
+            Ok(result.as_dtype(x.dtype())?)
+        }
+        Device::Gpu if parts::for_columns(transpose) => product(x, &indices, &w, transpose, s),
+        Device::Gpu => matmul(x, &w.unpacked(x.dtype(), transpose, s)?, &indices, s),
     }
-    let wide = x.as_dtype(Dtype::Float32)?;
-    let result = product(&wide, &indices, &w.cast(Dtype::Float32)?, transpose, s)?;
-    Ok(result.as_dtype(x.dtype())?)
 }
 
 fn product(x: &Array, indices: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {
@@ -61,6 +64,7 @@ fn product(x: &Array, indices: &Array, w: &Parts, transpose: bool, s: &Stream) -
         group_size,
         bits,
     } = w.format;
+    let (x, w) = (parts::in_order(x, s)?, w.in_order(s)?);
     Ok(c_op!(
         mlx_gather_qmm(
             x.as_ptr(),

@@ -6,6 +6,7 @@ use mlx_rs::ops as mlx;
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::attribute::{Attribute, FromAttribute};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi::{arrays, c_op, no_array};
 use crate::ops::number;
@@ -143,6 +144,23 @@ impl Parts {
         })
     }
 
+    /// What a product on the right is made with.
+    pub(super) fn unpacked(&self, dtype: Dtype, transpose: bool, s: &Stream) -> Result<Array> {
+        let w = self.dequantize(dtype, s)?;
+        Ok(if transpose { w.swap_axes(-1, -2)? } else { w })
+    }
+
+    /// The same parts, where kernels need it in row order.
+    pub(super) fn in_order(&self, s: &Stream) -> Result<Parts> {
+        let in_order = |x: &Array| in_order(x, s);
+        Ok(Parts {
+            packed: in_order(&self.packed)?,
+            scales: in_order(&self.scales)?,
+            biases: self.biases.as_ref().map(in_order).transpose()?,
+            format: self.format,
+        })
+    }
+
     pub(super) fn dequantize(&self, dtype: Dtype, s: &Stream) -> Result<Array> {
         let mut shape = self.packed.shape().to_vec();
         if self.is_empty() {
@@ -174,6 +192,20 @@ impl Parts {
         )?;
         Ok(result)
     }
+}
+
+/// Whether GPUs have kernels for products with all matrices, or only for those that contract
+/// the axis along which the groups lie.
+pub(super) fn for_columns(transpose: bool) -> bool {
+    transpose || !cfg!(target_os = "linux")
+}
+
+/// NVIDIA's kernels refuse other orders when they run.
+pub(super) fn in_order(x: &Array, s: &Stream) -> Result<Array> {
+    if cfg!(target_os = "linux") && Device::of(s) == Device::Gpu {
+        return Ok(c_op!(mlx_contiguous(x.as_ptr(), false), s)?);
+    }
+    Ok(x.clone())
 }
 
 pub(super) fn some(value: i32) -> mlx_sys::mlx_optional_int {
