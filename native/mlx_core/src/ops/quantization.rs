@@ -46,7 +46,7 @@ ops! {
 
 /// With so many rows MLX's loops on a CPU, which unpack each number once a row, take longer
 /// than unpacking all and leaving the product to the BLAS.
-const MANY_ROWS: usize = 4;
+const MANY_ROWS: usize = 3;
 
 fn multiply(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {
     if x.size() == 0 || w.is_empty() {
