@@ -266,7 +266,9 @@ defmodule Mlx.Backend do
   @impl true
   def backend_deallocate(%T{} = tensor) do
     # All of them go, so that none is looked at twice.
-    freed = tensor |> Dispatch.arrays() |> Enum.map(&Mlx.Native.tensor_deallocate/1)
+    freed =
+      for ref <- Dispatch.arrays(tensor), do: Dispatch.ok!(Mlx.Native.tensor_deallocate(ref))
+
     if Enum.any?(freed), do: :ok, else: :already_deallocated
   end
 

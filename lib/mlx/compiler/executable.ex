@@ -60,10 +60,9 @@ defmodule Mlx.Compiler.Executable do
   @doc """
   Runs it with functions that give the arguments.
   """
-  def run(%__MODULE__{plan: plan} = executable, args, %Options{device: device} = options) do
+  def run(%__MODULE__{plan: plan} = executable, args, %Options{device: device}) do
     values = args |> values(plan.inputs, 0, device) |> List.to_tuple()
-    refs = Plan.run(plan, values, Options.target(options), executable.donated)
-
+    refs = Plan.run(plan, values, device, executable.donated)
     Dispatch.wrap_all(executable.output, refs, device)
   end
 

@@ -27,9 +27,8 @@ defmodule Mlx.Compiler.Program do
     end
   end
 
-  def run(%__MODULE__{ref: program}, refs, target, donated) do
-    target = Mlx.Stream.target(target)
-    Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
+  def run(%__MODULE__{ref: program}, refs, device, donated) do
+    Dispatch.queue(device, &Native.program_run(&1, program, refs, donated))
   end
 
   @doc """

@@ -208,6 +208,11 @@ impl Context {
         Ok(HostView::new(array, self.worker))
     }
 
+    /// Whether anything may be left to compute.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.pending.is_empty() && self.in_flight.is_empty())
+    }
+
     /// Waits for everything this stream computes.
     pub(crate) fn synchronize(&mut self) -> Result<(), Arc<Error>> {
         self.flush();
@@ -297,6 +302,11 @@ impl Context {
         match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
             Ok(()) => {
                 self.in_flight.clear();
+                // MLX lets go of an array's event when it is first asked for this, which
+                // two workers must not do at once.
+                arrays.iter().for_each(|array| {
+                    ffi::is_available(array);
+                });
                 Ok(())
             }
             Err(error) => Err(self.poison(error)),

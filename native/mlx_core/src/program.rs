@@ -179,11 +179,10 @@ impl Instruction {
         self.row.results.unwrap_or_else(of_program)
     }
 
-    /// Whether it runs programs and computes to know how.
-    pub(crate) fn runs_programs(&self) -> bool {
-        self.attributes
-            .iter()
-            .any(|attribute| matches!(attribute, Attribute::Program(_)))
+    /// Whether it computes to know what to do, which MLX can't learn.
+    pub(crate) fn looks(&self) -> bool {
+        let runs_program = |attribute: &Attribute| matches!(attribute, Attribute::Program(_));
+        self.row.looks || self.attributes.iter().any(runs_program)
     }
 
     fn run(&self, registers: &[Option<Array>], stream: &Stream) -> Result<Vec<Array>> {

@@ -3,6 +3,7 @@
 mod device;
 mod error;
 mod halt;
+mod handle;
 mod instruction;
 mod memory;
 mod pointer;

@@ -10,7 +10,7 @@ use crate::ffi::{c_op, no_array};
 use crate::ops::indexing::along;
 
 pub(super) fn matmul(x: &Array, w: &Array, indices: &Array, s: &Stream) -> Result<Array> {
-    let indices = along(w, 0, 1, indices)?.as_dtype(Dtype::Uint32)?;
+    let indices = along(w, 0, indices, s)?.as_dtype(Dtype::Uint32)?;
     if x.size() == 0 || w.size() == 0 || indices.size() == 0 {
         return empty(x, &indices, w.dim(-1));
     }
@@ -38,7 +38,7 @@ pub(super) fn quantized(
     let (x, rest) = parts::split(op, operands)?;
     let (indices, rest) = parts::split(op, rest)?;
     let w = Parts::of(op, rest, format)?;
-    let indices = along(&w.packed, 0, 1, indices)?.as_dtype(Dtype::Uint32)?;
+    let indices = along(&w.packed, 0, indices, s)?.as_dtype(Dtype::Uint32)?;
     let columns = if transpose {
         w.packed.dim(-2)
     } else {
