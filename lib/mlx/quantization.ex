@@ -36,7 +36,9 @@ defmodule Mlx.Quantization do
   | `:mxfp8` | 8 | 32 | a float of 8 bits (E4M3) times a power of two |
   | `:nvfp4` | 4 | 16 | a float of 4 bits (E2M1) times a float of 8 bits (E4M3) |
 
-  Bold are the defaults.
+  Bold are the defaults. Each mode is there on each device, for tensors of `f32`, `f16` and `bf16`. NVIDIA
+  GPUs have kernels for products that contract the axis along which the groups lie; for others the matrix
+  is unpacked for the duration of the product. CPUs are tested; GPUs are written, but untested.
 
   ## Precision and speed
 

@@ -426,6 +426,17 @@ defmodule Mlx.QuantizationTest do
     assert distance(got, Axon.predict(model, dense, ids, @compiled)) < 1.0e-5
   end
 
+  test "numbers that are not finite end nothing" do
+    for {mode, bits, size} <- Quantization.formats(),
+        number <- [:nan, :infinity, :neg_infinity] do
+      x = Nx.put_slice(numbers({2, 128}), [0, 3], Nx.tensor([[number]]))
+      weight = Quantization.quantize(x, mode: mode, bits: bits, group_size: size)
+      # Other groups know nothing of it.
+      assert distance(Nx.dot(Nx.broadcast(1.0, {1, 128}), [1], weight, [1])[0][1], Nx.sum(x[1])) <
+               40
+    end
+  end
+
   ## Refusals
 
   test "quantize/2 says what it can't do" do
