@@ -129,16 +129,40 @@ defmodule Mlx.Compiler do
 
   defp compile(key, vars, fun, opts) do
     options = opts |> Options.new!() |> Fuse.prepare()
-    compile = fn -> on_stream(options, fn -> compile_anew(key, vars, fun, options) end) end
+    metadata = %{function: key, device: options.device, fuse: options.fuse, cache: :off}
+
+    compile = fn cache ->
+      on_stream(options, fn ->
+        compile_anew(key, vars, fun, options, %{metadata | cache: cache})
+      end)
+    end
 
     executable =
-      if options.cache, do: Cache.fetch(cache_key(key, vars, options), compile), else: compile.()
+      if options.cache,
+        do: fetch(cache_key(key, vars, options), metadata, compile),
+        else: compile.(:off)
 
     {executable, options}
   end
 
-  defp compile_anew(key, vars, fun, options) do
-    executable = Mlx.Telemetry.compile(key, fn -> Executable.compile(fun, vars, options) end)
+  defp fetch(key, metadata, compile) do
+    started = System.monotonic_time()
+
+    case Cache.fetch(key, fn -> compile.(:miss) end) do
+      {:hit, executable} ->
+        Mlx.Telemetry.hit(%{metadata | cache: :hit}, started, nodes(executable))
+        executable
+
+      {:miss, executable} ->
+        executable
+    end
+  end
+
+  defp nodes(%Executable{nodes: nodes}), do: nodes
+  defp nodes({:evaluator, _evaluator}), do: 0
+
+  defp compile_anew(key, vars, fun, options, metadata) do
+    executable = Mlx.Telemetry.compile(metadata, fn -> Executable.compile(fun, vars, options) end)
     if options.debug_options.print, do: IO.inspect(executable.plan)
     executable
   rescue

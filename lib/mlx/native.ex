@@ -16,9 +16,15 @@ defmodule Mlx.Native do
   def stream_submit(_target, _instructions, _inputs, _outputs), do: nif_error()
   def stream_await_room(_target, _tag), do: nif_error()
   def stream_synchronize(_target, _tag), do: nif_error()
+  def stream_queue_depths, do: nif_error()
 
   def program_new(_program, _constants, _fuse), do: nif_error()
   def program_run(_target, _program, _inputs, _donated), do: nif_error()
+
+  def profile_listing(_program), do: nif_error()
+  def profile_run(_target, _program, _inputs, _tag), do: nif_error()
+
+  def openblas(_path), do: nif_error()
 
   def tensor_from_binary(_target, _binary, _dims, _type), do: nif_error()
   def tensor_read(_tensor, _tag), do: nif_error()

@@ -147,11 +147,19 @@ defmodule Mlx.Compiler.Plan do
 
   defp program(segment, outputs, places, builder) do
     inputs = Map.values(segment.inputs)
-    constants = Map.values(segment.constants)
+
+    constants = segment.constants |> Map.values() |> alike()
+
     code = Graph.program(outputs, inputs ++ constants)
-    program = Program.new(code, constants, builder.settings)
+    program = Program.new(code, Enum.map(constants, &hd/1), builder.settings)
     {results, next} = give_places(outputs, places)
     {[{:run, places_of(inputs, places), results, program}], next}
+  end
+
+  # Constants in lists of those that are the same.
+  defp alike(constants) do
+    groups = Enum.group_by(constants, &Graph.content/1)
+    constants |> Enum.map(&Graph.content/1) |> Enum.uniq() |> Enum.map(&Map.fetch!(groups, &1))
   end
 
   defp step(%Step{action: action} = step, places, settings) do
@@ -177,6 +185,19 @@ defmodule Mlx.Compiler.Plan do
       {place, Map.put(places, Graph.key(node), place)}
     end)
   end
+
+  @doc """
+  How many instructions its programs have, those of branches and loops included.
+  """
+  def nodes(%__MODULE__{steps: steps}), do: steps |> Enum.map(&step_nodes/1) |> Enum.sum()
+
+  defp step_nodes({:run, _inputs, _results, program}), do: program.nodes
+
+  defp step_nodes({:host, _operands, _results, {kind, first, second}})
+       when kind in [:cond, :while],
+       do: nodes(first) + nodes(second)
+
+  defp step_nodes({:host, _operands, _results, _action}), do: 0
 
   ## Running
 
@@ -247,6 +268,10 @@ defmodule Mlx.Compiler.Plan do
   defp act({:call, data, fun}, refs, device) do
     data |> Dispatch.wrap_all(refs, device) |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
+
+  # What stands in for an action that is watched.
+  defp act({:watched, watch, action}, refs, device),
+    do: watch.(fn -> act(action, refs, device) end)
 
   defp act(:token, [], _device), do: [:atomics.new(1, [])]
 

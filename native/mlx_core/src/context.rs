@@ -11,6 +11,7 @@ use crate::evaluation;
 use crate::ffi;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
+use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
@@ -94,6 +95,20 @@ impl Context {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Runs a program instruction by instruction and says what each took.
+    pub(crate) fn profile(
+        &mut self,
+        program: &Program,
+        inputs: Few<Arc<Slot>>,
+        outputs: &[Arc<Slot>],
+    ) -> Result<Profile, Arc<Error>> {
+        // What the instructions wait for is then their own.
+        self.eval(&inputs)?;
+        self.synchronize()?;
+        let (outcome, profile) = profile::of(program, || self.run(program, inputs, outputs));
+        outcome.map(|()| profile)
     }
 
     /// Fills the slot with a copy of bytes of the host, as many as it needs.

@@ -141,6 +141,29 @@ pub fn worker_count() -> usize {
     POOL.lock().threads.len()
 }
 
+/// How much work a stream has.
+#[derive(Debug, Clone)]
+pub struct QueueDepth {
+    /// The name of its thread.
+    pub stream: String,
+    pub device: Device,
+    /// Jobs that wait or are being run.
+    pub jobs: usize,
+}
+
+/// Of each stream that someone holds.
+pub fn queue_depths() -> Vec<QueueDepth> {
+    let pool = POOL.lock();
+    let is_idle = |worker: &Worker| pool.idle.iter().any(|idle| std::ptr::eq(*idle, worker));
+    let held = pool.threads.iter().filter(|(worker, _)| !is_idle(worker));
+    held.map(|(worker, thread)| QueueDepth {
+        stream: thread.thread().name().unwrap_or_default().to_owned(),
+        device: worker.device,
+        jobs: worker.queue.depth(),
+    })
+    .collect()
+}
+
 /// Ends every worker after the job it is at; false if one is still busy at the deadline.
 pub(crate) fn stop_all(patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
@@ -202,8 +225,9 @@ impl Worker {
             let idle = mail.jobs.is_empty() && mail.wanted.is_empty();
             mail.trash.clear();
             context.settle_wanted(std::mem::take(&mut mail.wanted));
-            for job in mail.jobs.drain(..) {
+            while let Some(job) = mail.jobs.pop_front() {
                 self.execute(job, context);
+                self.queue.set_taken(mail.jobs.len());
                 context.settle_wanted(self.queue.take_wanted());
             }
             if !idle {

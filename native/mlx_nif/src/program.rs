@@ -26,6 +26,16 @@ impl Named for Compiled {
 // Nothing in it is left half-changed by a panic: only the engine writes, behind its locks.
 impl RefUnwindSafe for Compiled {}
 
+impl Compiled {
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    pub fn constants(&self) -> &[Arc<Slot>] {
+        &self.constants
+    }
+}
+
 /// Makes a program that runs any number of times, fused if asked for.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn program_new(

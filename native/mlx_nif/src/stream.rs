@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mlx_core::{Error, Few, Slot, Stream};
 use rustler::types::atom;
 use rustler::{
-    Atom, Encoder, Env, NifResult, NifTaggedEnum, NifUntaggedEnum, Resource, ResourceArc, Term,
+    Atom, Encoder, Env, NifResult, NifTaggedEnum, NifTuple, NifUntaggedEnum, Resource, ResourceArc,
+    Term,
 };
 
 use crate::device::DeviceAtom;
@@ -156,4 +157,18 @@ fn stream_synchronize(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
         pending()
     });
     outcome.into()
+}
+
+/// The name of a stream's thread, its device, and how many jobs are not done.
+#[derive(NifTuple)]
+#[rustler(encode)]
+struct DepthTuple(String, DeviceAtom, usize);
+
+/// Of each stream that someone holds.
+#[rustler::nif]
+fn stream_queue_depths() -> Vec<DepthTuple> {
+    let depths = mlx_core::queue_depths().into_iter();
+    depths
+        .map(|depth| DepthTuple(depth.stream, depth.device.into(), depth.jobs))
+        .collect()
 }

@@ -4,6 +4,7 @@ mod control;
 mod convolution;
 mod creation;
 mod elementwise;
+mod fast;
 mod fft;
 mod functions;
 mod fused;
@@ -91,6 +92,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         convolution::ROWS,
         creation::ROWS,
         elementwise::ROWS,
+        fast::ROWS,
         fft::ROWS,
         indexing::ROWS,
         linalg::ROWS,
