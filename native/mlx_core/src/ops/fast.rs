@@ -131,6 +131,7 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
     )?)
 }
 
+#[derive(Clone, Copy)]
 struct Attention {
     scale: f64,
     causal: bool,
@@ -143,6 +144,9 @@ fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
     let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
         unreachable!()
     };
+    if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
+        return in_single(operands, options, s);
+    }
     check_scores(q, k, s)?;
     let mask = match mask {
         Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
@@ -167,6 +171,19 @@ fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
         ),
         s
     )?)
+}
+
+/// On the CPU products of halves take many times as long as those of single precision.
+fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
+    let wide: Result<Vec<Array>> = operands
+        .iter()
+        .map(|&x| match x.dtype() {
+            Dtype::Bool => Ok(x.clone()),
+            _ => Ok(x.as_dtype(Dtype::Float32)?),
+        })
+        .collect();
+    let attended = attention(&wide?.iter().collect::<Vec<_>>(), options, s)?;
+    Ok(attended.as_dtype(operands[0].dtype())?)
 }
 
 /// On the CPU there is an array of what each query makes of each key, which no one sees.
@@ -228,4 +245,36 @@ fn gated() -> Result<Program> {
         step("multiply", &[3, 1])?,
     ];
     Program::new(2, steps.into_iter().collect::<Instructions>(), vec![4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi;
+
+    #[test]
+    fn hidden_keys_are_finite_in_every_type() {
+        let mask = Array::from_slice(&[true, false], &[2]);
+        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
+            let numbers = added(&mask, dtype).unwrap();
+            assert_eq!(numbers.dtype(), dtype);
+            let numbers = numbers.as_dtype(Dtype::Float32).unwrap();
+            ffi::eval(&[&numbers]).unwrap();
+            let [seen, hidden] = numbers.as_slice::<f32>() else {
+                unreachable!()
+            };
+            assert_eq!(*seen, 0.0);
+            assert!(*hidden <= -32768.0 && hidden.is_finite());
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_gate_is_the_row() {
+        let stream = Stream::cpu();
+        let [gate, up] = [[0.5f32, -2.0], [3.0, 4.0]].map(|x| Array::from_slice(&x, &[2]));
+        let row = swiglu(&gate, &up, &stream).unwrap();
+        let program = gated().unwrap().run(vec![gate, up], &stream).unwrap();
+        ffi::eval(&[&row, &program[0]]).unwrap();
+        assert_eq!(row.as_slice::<f32>(), program[0].as_slice::<f32>());
+    }
 }
