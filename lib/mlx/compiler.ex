@@ -114,9 +114,10 @@ defmodule Mlx.Compiler do
     on_stream(options, fn -> run_here(compiled, args_list) end)
   end
 
+  @doc false
   # The copying of arguments and functions of the host are on the stream, too.
-  defp on_stream(%Options{stream: nil}, fun), do: fun.()
-  defp on_stream(%Options{stream: stream}, fun), do: Mlx.Stream.with_stream(stream, fun)
+  def on_stream(%Options{stream: nil}, fun), do: fun.()
+  def on_stream(%Options{stream: stream}, fun), do: Mlx.Stream.with_stream(stream, fun)
 
   defp run_here({{:evaluator, evaluator}, _options}, args_list), do: evaluator.(args_list)
 
