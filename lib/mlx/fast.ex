@@ -8,17 +8,17 @@ defmodule Mlx.Fast do
 
   | function | Apple GPU | NVIDIA GPU | CPU |
   |---|---|---|---|
-  | `rms_norm/3`, `layer_norm/4` | one kernel | one kernel | composed by MLX |
-  | `rope/3` | one kernel | one kernel | composed by MLX |
-  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | composed by MLX |
+  | `rms_norm/3`, `layer_norm/4` | one kernel | one kernel | composed |
+  | `rope/3` | one kernel | one kernel | composed |
+  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | composed, of halves in `f32` |
   | `softmax/2` along the last axis | one kernel | one kernel | one kernel |
-  | `swiglu/2` | one kernel | one kernel | composed by MLX |
+  | `swiglu/2` | one kernel | one kernel | composed |
   | `update_cache/4` | writes what is new | writes what is new | writes what is new |
   | `einsum/2` | a product for each two | a product for each two | a product for each two |
 
-  In `f64`, and with other backends and compilers, a function is the operations of Nx that
-  it is composed of. So is its gradient everywhere. Kernels compute the sums of halves in `f32`; they may round
-  halves where the composition goes on in `f32`.
+  In `f64`, and with other backends and compilers, a function is the operations of Nx that it is
+  composed of, but for `swiglu/2`. So is its gradient everywhere. Sums of halves are made in `f32`;
+  kernels may round halves where the composition goes on in `f32`.
 
   Integers are converted to floats, and tensors of different types to the type that holds both, as
   Nx does. Complex numbers, and shapes that do not fit, raise `ArgumentError` at the call, or when a
