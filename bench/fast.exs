@@ -1,17 +1,19 @@
-defmodule FastCases do
+defmodule Mlx.Bench.Fast do
   @moduledoc false
 
   # The functions of `Mlx.Fast`, each by itself.
 
+  import Mlx.Bench.Transformer, only: [random: 1]
+
   alias Mlx.Fast
 
-  def all do
-    x = Cases.random({512, 2048})
-    weight = Cases.random({2048})
-    heads = Cases.random({1, 8, 512, 64})
-    [key, token] = for length <- [1024, 1], do: Cases.random({1, 8, length, 64})
-    square = Cases.random({4096, 4096})
-    gate = Cases.random({512, 4096})
+  def cases do
+    x = random({512, 2048})
+    weight = random({2048})
+    heads = random({1, 8, 512, 64})
+    [key, token] = for length <- [1024, 1], do: random({1, 8, length, 64})
+    square = random({4096, 4096})
+    gate = random({512, 4096})
     half = Nx.as_type(heads, :bf16)
     Mlx.eval({x, weight, heads, key, token, square, gate, half})
 

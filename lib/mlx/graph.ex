@@ -254,5 +254,15 @@ defmodule Mlx.Graph do
 
   def program?(_attribute), do: false
 
+  @doc """
+  How many instructions a program has, those of its programs included.
+  """
+  def count({_inputs, instructions, _registers}) do
+    Enum.reduce(instructions, 0, fn {_row, _operands, attributes}, count ->
+      inside = for attribute <- attributes, program?(attribute), do: count(attribute)
+      count + 1 + Enum.sum(inside)
+    end)
+  end
+
   defp outputs({_inputs, _instructions, registers}), do: length(registers)
 end
