@@ -15,6 +15,7 @@ mod dtype;
 mod error;
 mod evaluation;
 mod ffi;
+mod file;
 mod fuse;
 mod fusion;
 mod graphs;
@@ -38,6 +39,7 @@ pub use context::Context;
 pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Result, Signature};
+pub use file::{FilePart, Packed, Stamp};
 pub use halt::stop_workers;
 pub use host::HostView;
 pub use memory::{

@@ -46,6 +46,17 @@ impl Stream {
         cell.get_or_try_init(|| Stream::new(device))
     }
 
+    /// The stream on which files are read, so that the others go on meanwhile.
+    pub(crate) fn of_files(device: Device) -> Result<&'static Stream> {
+        static CPU: OnceCell<Stream> = OnceCell::new();
+        static GPU: OnceCell<Stream> = OnceCell::new();
+        let cell = match device {
+            Device::Cpu => &CPU,
+            Device::Gpu => &GPU,
+        };
+        cell.get_or_try_init(|| Stream::new(device))
+    }
+
     /// A stream of its own.
     pub fn new(device: Device) -> Result<Stream> {
         Ok(Stream(Arc::new(Lease(worker::acquire(device)?))))
@@ -146,17 +157,7 @@ impl Slot {
 
 impl<B: AsRef<[u8]>> Payload<B> {
     pub fn new(bytes: B, dims: &[i64], dtype: Dtype) -> Result<Payload<B>> {
-        let shape = shape_of(dims)?;
-        let elements: u128 = shape.iter().map(|&dim| dim as u128).product();
-        let expected = elements * dtype_size(dtype) as u128;
-        let given = bytes.as_ref().len();
-        if expected != given as u128 {
-            return Err(Error::ByteSize {
-                signature: Signature { dtype, shape },
-                expected: usize::try_from(expected).unwrap_or(usize::MAX),
-                given,
-            });
-        }
+        let shape = shape_of(dims, dtype, bytes.as_ref().len())?;
         Ok(Payload {
             bytes,
             shape,
@@ -171,11 +172,24 @@ impl<B: AsRef<[u8]> + Send + 'static> Payload<B> {
     }
 }
 
-fn shape_of(dims: &[i64]) -> Result<Vec<i32>> {
-    dims.iter()
+/// The shape of an array of `given` bytes.
+pub(crate) fn shape_of(dims: &[i64], dtype: Dtype, given: usize) -> Result<Vec<i32>> {
+    let shape: Vec<i32> = dims
+        .iter()
         .map(|&dim| i32::try_from(dim).ok().filter(|dim| *dim >= 0))
         .collect::<Option<_>>()
         .ok_or_else(|| Error::Dimension {
             dims: dims.to_vec(),
-        })
+        })?;
+    let bytes = shape.iter().try_fold(dtype_size(dtype), |bytes, &dim| {
+        bytes.checked_mul(dim as usize)
+    });
+    match bytes {
+        Some(expected) if expected == given => Ok(shape),
+        _ => Err(Error::ByteSize {
+            signature: Signature { dtype, shape },
+            expected: bytes.unwrap_or(usize::MAX),
+            given,
+        }),
+    }
 }
