@@ -45,29 +45,29 @@ defmodule Mlx.Weights.Blocks do
     }
   end
 
+  defp with_biases(scales, least), do: {scales, Nx.multiply(Nx.as_type(scales, :f32), least)}
+
   # The integers of q4_0 mean what is 8 less, those of q8_0 are signed.
-  defp scales(:q4_1, blocks), do: {number(blocks, 0), number(blocks, 1)}
-  defp scales(:q4_0, blocks), do: with_bias(number(blocks, 0), -8)
-  defp scales(:q8_0, blocks), do: with_bias(number(blocks, 0), -128)
+  defp scales(:q4_1, blocks), do: {float(blocks, 0), float(blocks, 1)}
+  defp scales(:q4_0, blocks), do: with_biases(float(blocks, 0), -8)
+  defp scales(:q8_0, blocks), do: with_biases(float(blocks, 0), -128)
 
-  defp with_bias(scales, factor), do: {scales, Nx.multiply(Nx.as_type(scales, :f32), factor)}
-
-  defp number(blocks, at) do
+  defp float(blocks, at) do
     blocks |> Nx.slice_along_axis(at, 1, axis: 1) |> Nx.bitcast(:f16)
   end
 
   # The first integer is in the lowest bits. A signed byte plus 128 has its highest bit
   # turned.
   defp integers(8, words) do
-    words |> Nx.reshape({:auto, 8, 2}) |> join(16) |> Nx.bitwise_xor(number(0x80808080))
+    words |> Nx.reshape({:auto, 8, 2}) |> join(16) |> Nx.bitwise_xor(0x80808080)
   end
 
   # The low halves of the 16 bytes are the first 16 integers, the high ones the others.
   defp integers(4, words) do
-    halves = Nx.stack([words, Nx.right_shift(words, number(4))], axis: 1)
-    pairs = Nx.bitwise_and(halves, number(0x0F0F))
-    bytes = Nx.bitwise_or(pairs, Nx.right_shift(pairs, number(4)))
-    bytes |> Nx.bitwise_and(number(0xFF)) |> Nx.reshape({:auto, 4, 4}) |> join(8)
+    halves = Nx.stack([words, Nx.right_shift(words, 4)], axis: 1)
+    pairs = Nx.bitwise_and(halves, 0x0F0F)
+    bytes = Nx.bitwise_or(pairs, Nx.right_shift(pairs, 4))
+    bytes |> Nx.bitwise_and(0xFF) |> Nx.reshape({:auto, 4, 4}) |> join(8)
   end
 
   # Words of so many bits along the last axis as one.
@@ -76,6 +76,4 @@ defmodule Mlx.Weights.Blocks do
     places = Nx.tensor(for(at <- 0..(count - 1), do: at * bits), type: :u32)
     words |> Nx.left_shift(places) |> Nx.sum(axes: [-1])
   end
-
-  defp number(value), do: Nx.tensor(value, type: :u32)
 end

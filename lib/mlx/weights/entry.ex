@@ -78,11 +78,15 @@ defmodule Mlx.Weights.Entry do
   end
 
   def load(%__MODULE__{form: {:blocks, kind}} = entry, device, type) do
-    check!(entry)
+    check_shape!(entry)
     words = Blocks.words(kind)
     template = Nx.template({div(entry.length, 2 * words), words}, :u16)
     blocks = Source.load(entry.source, entry.offset, entry.length, template, device)
-    Blocks.unpack(kind, blocks, entry.shape, type || {:f, 16})
+
+    # The numbers in it are tensors of the default backend.
+    Nx.with_default_backend({Mlx.Backend, device: device}, fn ->
+      Blocks.unpack(kind, blocks, entry.shape, type || {:f, 16})
+    end)
   end
 
   def load(%__MODULE__{form: :reversed} = entry, device, type) do
@@ -91,7 +95,8 @@ defmodule Mlx.Weights.Entry do
   end
 
   def load(%__MODULE__{form: :plain} = entry, device, type) do
-    check!(entry)
+    check_type!(entry)
+    check_shape!(entry)
     template = Nx.template(List.to_tuple(entry.shape), entry.type)
     opts = [swapped: entry.swapped, packed: entry.packed]
 
@@ -100,11 +105,13 @@ defmodule Mlx.Weights.Entry do
     |> cast(type)
   end
 
-  defp check!(%{type: nil} = entry) do
+  defp check_type!(%{type: nil} = entry) do
     refuse!(entry, :type, "has type #{entry.stored}, which Mlx can't hold")
   end
 
-  defp check!(entry) do
+  defp check_type!(_entry), do: :ok
+
+  defp check_shape!(entry) do
     if 0 in entry.shape do
       shape = entry.shape |> List.to_tuple() |> inspect()
       refuse!(entry, :shape, "has shape #{shape}, and tensors of Nx have elements")

@@ -29,12 +29,11 @@ defmodule Mlx.Weights.Npy do
     "f4" => {:f, 32},
     "f8" => {:f, 64},
     "c8" => {:c, 64},
-    "c16" => {:c, 128},
     # What MLX's Python writes for bf16, which NumPy has no name for.
     "V2" => {:bf, 16}
   }
 
-  @names for {name, type} <- @types, name not in ["b1", "V2", "c16"], into: %{}, do: {type, name}
+  @names for {name, type} <- @types, name not in ["b1", "V2"], into: %{}, do: {type, name}
 
   @doc """
   The entry of a file with one array, named like the file.

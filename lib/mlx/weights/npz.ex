@@ -43,9 +43,9 @@ defmodule Mlx.Weights.Npz do
     tail = Source.read!(source, from, size - from)
 
     # The last signature is the right one, unless a comment has one.
-    with [_ | _] = places <- :binary.matches(tail, "PK\5\6"),
+    with [_ | _] = places <- :binary.matches(tail, <<"PK", 5, 6>>),
          {at, 4} = List.last(places),
-         <<_::binary-size(at), "PK\5\6", 0::32, _::16, count::little-16, length::little-32,
+         <<_::binary-size(at), "PK", 5, 6, 0::32, _::16, count::little-16, length::little-32,
            offset::little-32, _::binary>> <- tail do
       if @unknown in [length, offset] or count == 0xFFFF,
         do: large_directory!(source, from + at - 20),
@@ -56,9 +56,10 @@ defmodule Mlx.Weights.Npz do
   end
 
   defp large_directory!(source, at) when at >= 0 do
-    with <<"PK\6\7", 0::32, offset::little-64, _::32>> <- Source.read!(source, at, 20),
+    with <<"PK", 6, 7, 0::32, offset::little-64, _::32>> <- Source.read!(source, at, 20),
          true <- offset + 56 <= source.size,
-         <<"PK\6\6", _::binary-20, _::64, count::little-64, length::little-64, offset::little-64>> <-
+         <<"PK", 6, 6, _::binary-20, _::64, count::little-64, length::little-64,
+           offset::little-64>> <-
            Source.read!(source, offset, 56) do
       {offset, length, count}
     else
@@ -71,7 +72,7 @@ defmodule Mlx.Weights.Npz do
   defp members("", _source, 0, members), do: Enum.reverse(members)
 
   defp members(
-         <<"PK\1\2", _::32, flags::little-16, method::little-16, _::32, crc::little-32,
+         <<"PK", 1, 2, _::32, flags::little-16, method::little-16, _::32, crc::little-32,
            packed::little-32, size::little-32, name_length::little-16, extra_length::little-16,
            comment_length::little-16, _::64, offset::little-32, name::binary-size(name_length),
            extra::binary-size(extra_length), _::binary-size(comment_length), rest::binary>>,
@@ -148,7 +149,7 @@ defmodule Mlx.Weights.Npz do
   # A header of the member's own comes before its bytes.
   defp offset!(source, %{offset: offset, name: name} = member) do
     with true <- offset + 30 <= source.size,
-         <<"PK\3\4", _::binary-22, name_length::little-16, extra_length::little-16>> <-
+         <<"PK", 3, 4, _::binary-22, name_length::little-16, extra_length::little-16>> <-
            Source.read!(source, offset, 30),
          start = offset + 30 + name_length + extra_length,
          true <- start + member.packed <= source.size do
@@ -204,10 +205,10 @@ defmodule Mlx.Weights.Npz do
     extra = field(sizes <> place)
 
     directory =
-      <<"PK\1\2", 45::little-16, fixed::binary, byte_size(extra)::little-16, 0::80,
+      <<"PK", 1, 2, 45::little-16, fixed::binary, byte_size(extra)::little-16, 0::80,
         min(offset, @unknown)::little-32, name::binary, extra::binary>>
 
-    {<<"PK\3\4", fixed::binary, byte_size(local)::little-16, name::binary, local::binary>>,
+    {<<"PK", 3, 4, fixed::binary, byte_size(local)::little-16, name::binary, local::binary>>,
      directory}
   end
 
@@ -219,14 +220,14 @@ defmodule Mlx.Weights.Npz do
   """
   def ending(count, length, offset) do
     large =
-      <<"PK\6\6", 44::little-64, 45::little-16, 45::little-16, 0::64, count::little-64,
-        count::little-64, length::little-64, offset::little-64, "PK\6\7", 0::32,
+      <<"PK", 6, 6, 44::little-64, 45::little-16, 45::little-16, 0::64, count::little-64,
+        count::little-64, length::little-64, offset::little-64, "PK", 6, 7, 0::32,
         offset + length::little-64, 1::little-32>>
 
     {few, short, near} = {min(count, 0xFFFF), min(length, @unknown), min(offset, @unknown)}
     large = if {few, short, near} == {count, length, offset}, do: "", else: large
 
-    <<large::binary, "PK\5\6", 0::32, few::little-16, few::little-16, short::little-32,
+    <<large::binary, "PK", 5, 6, 0::32, few::little-16, few::little-16, short::little-32,
       near::little-32, 0::16>>
   end
 end

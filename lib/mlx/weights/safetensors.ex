@@ -44,7 +44,7 @@ defmodule Mlx.Weights.Safetensors do
   def parse!(%Source{} = source) do
     header = header!(source)
 
-    case Mlx.Weights.JSON.decode(header, 2, @most_axes) do
+    case Mlx.Weights.JSON.decode(header, 3, @most_axes) do
       {:ok, %{} = tensors} ->
         {metadata, tensors} = Map.pop(tensors, "__metadata__", %{})
         start = 8 + byte_size(header)
@@ -78,6 +78,9 @@ defmodule Mlx.Weights.Safetensors do
         Source.fail!(source, "is no file of safetensors, npy, npz or GGUF")
     end
   end
+
+  # MLX writes null for none.
+  defp metadata!(_source, nil), do: %{}
 
   defp metadata!(source, metadata) do
     if is_map(metadata) and Enum.all?(metadata, fn {_, value} -> is_binary(value) end),
