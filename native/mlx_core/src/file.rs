@@ -15,7 +15,6 @@ use mlx_rs::Dtype;
 use parking_lot::Mutex;
 
 use crate::context::Context;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::slot::Slot;
@@ -89,21 +88,21 @@ impl Failure {
 }
 
 impl Stream {
-    /// Reads a part of a file into a new slot of the device and calls `reply` on its worker.
+    /// Reads a part of a file into a new slot and calls `reply` on the worker.
     pub fn load_file(
-        device: Device,
+        &self,
         part: FilePart,
-        dims: &[i64],
+        dims: Vec<i64>,
         dtype: Dtype,
         reply: impl FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send + 'static,
-    ) -> Result<()> {
-        let shape = shape_of(dims, dtype, part.len)?;
-        let slot = Stream::of_files(device)?.slot();
+    ) {
+        let slot = self.slot();
         slot.clone().owner().call(move |context: &mut Context| {
-            let loaded = context.load_file(&slot, part, &shape, dtype);
+            let loaded = shape_of(&dims, dtype, part.len)
+                .map_err(Arc::new)
+                .and_then(|shape| context.load_file(&slot, part, &shape, dtype));
             reply(loaded.map(|()| slot));
         });
-        Ok(())
     }
 }
 

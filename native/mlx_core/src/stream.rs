@@ -47,7 +47,7 @@ impl Stream {
     }
 
     /// The stream on which files are read, so that the others go on meanwhile.
-    pub(crate) fn of_files(device: Device) -> Result<&'static Stream> {
+    pub fn of_files(device: Device) -> Result<&'static Stream> {
         static CPU: OnceCell<Stream> = OnceCell::new();
         static GPU: OnceCell<Stream> = OnceCell::new();
         let cell = match device {

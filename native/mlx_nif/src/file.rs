@@ -66,11 +66,12 @@ fn file_load(
     tag: Term,
 ) -> Outcome<Atom> {
     let start = || {
+        let stream = Stream::of_files(device.into())?;
         let dtype = dtype.try_into()?;
         let reply = Reply::new(env, tag);
-        Stream::load_file(device.into(), part.into(), &dims, dtype, move |slot| {
+        stream.load_file(part.into(), dims, dtype, move |slot| {
             reply.send(|env| Outcome::from(slot.map(Tensor::new)).encode(env));
-        })?;
+        });
         Ok::<_, Error>(pending())
     };
     start().into()
