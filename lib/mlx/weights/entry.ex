@@ -122,7 +122,7 @@ defmodule Mlx.Weights.Entry do
     raise Mlx.Error,
       kind: kind,
       message:
-        "#{inspect(entry.source.path)}: tensor #{Source.shown(entry.name)} #{message}; " <>
+        "#{Source.shown(entry.source.path)}: tensor #{Source.shown(entry.name)} #{message}; " <>
           "the option :only leaves it out"
   end
 

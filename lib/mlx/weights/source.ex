@@ -84,14 +84,14 @@ defmodule Mlx.Weights.Source do
   def fail!(%__MODULE__{path: path}, message), do: fail!(path, message)
 
   def fail!(path, message) do
-    raise Mlx.Error, kind: :io, message: "#{inspect(path)}: #{message}"
+    raise Mlx.Error, kind: :io, message: "#{shown(path)}: #{message}"
   end
 
   @doc """
-  A name from a file, however long it is, for a message.
+  A path, or a name from a file, of whatever bytes and however many, for a message.
   """
-  def shown(name) when byte_size(name) > 200, do: inspect(binary_part(name, 0, 200)) <> "…"
-  def shown(name), do: inspect(name)
+  def shown(name) when byte_size(name) > 1000, do: shown(binary_part(name, 0, 1000)) <> "…"
+  def shown(name), do: inspect(name, binaries: :as_strings)
 
   @doc """
   What a reason of Erlang's means.

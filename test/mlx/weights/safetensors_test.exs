@@ -111,7 +111,7 @@ defmodule Mlx.Weights.SafetensorsTest do
 
     long = String.duplicate("%n", 100_000)
     path = write(folder, "x.safetensors", safetensors(%{long => hd(wrong)}, 8))
-    assert byte_size(assert_refused(path, "%n").message) < 1000
+    assert byte_size(assert_refused(path, "%n").message) < 2000
   end
 
   test "tensors that overlap, leave gaps or go beyond the file are refused", %{tmp_dir: folder} do
