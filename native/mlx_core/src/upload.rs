@@ -3,7 +3,8 @@
 //! MLX copies a buffer page by page as the system hands out memory. Asked to load an
 //! array from a reader instead, it lets the reader write to the new memory, and the
 //! reader can ask for large pages first, which costs a third of the time. What is read
-//! from a file this way is nowhere else meanwhile.
+//! from a file this way is nowhere else meanwhile; it comes without large pages, which take
+//! longer to find than they save where the file's own pages fill the memory.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -31,6 +32,7 @@ impl Bytes for Box<dyn AsRef<[u8]> + Send> {
     }
 
     fn write_to(&self, target: &mut [u8], offset: usize) {
+        advise_large_pages(target.as_mut_ptr(), target.len());
         target.copy_from_slice(&(**self).as_ref()[offset..offset + target.len()]);
     }
 }
@@ -107,7 +109,6 @@ impl Source {
             return count;
         };
         let count = self.bytes.len().saturating_sub(offset).min(wanted);
-        advise_large_pages(target, count);
         // Safety: as above, and nobody reads the memory before it is written.
         let target = unsafe { std::slice::from_raw_parts_mut(target, count) };
         self.bytes.write_to(target, offset);
