@@ -79,14 +79,7 @@ defmodule Mlx.Weights.Entry do
 
   def load(%__MODULE__{form: {:blocks, kind}} = entry, device, type) do
     check_shape!(entry)
-    words = Blocks.words(kind)
-    template = Nx.template({div(entry.length, 2 * words), words}, :u16)
-    blocks = Source.load(entry.source, entry.offset, entry.length, template, device)
-
-    # The numbers in it are tensors of the default backend.
-    Nx.with_default_backend({Mlx.Backend, device: device}, fn ->
-      Blocks.unpack(kind, blocks, entry.shape, type || {:f, 16})
-    end)
+    Blocks.load(kind, entry, device, type || {:f, 16})
   end
 
   def load(%__MODULE__{form: :reversed} = entry, device, type) do
@@ -101,7 +94,7 @@ defmodule Mlx.Weights.Entry do
     opts = [swapped: entry.swapped, packed: entry.packed]
 
     entry.source
-    |> Source.load(entry.offset, entry.length, template, device, opts)
+    |> Source.load(entry.offset, template, device, opts)
     |> cast(type)
   end
 

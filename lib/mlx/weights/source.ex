@@ -59,18 +59,20 @@ defmodule Mlx.Weights.Source do
 
     * `:swapped` - the width of numbers that are in the other byte order, 1 by default
     * `:packed` - how the bytes are packed in an archive
+    * `:blocks` - the blocks that the values are a field of
 
   """
-  def load(%__MODULE__{} = source, offset, length, template, device, opts \\ []) do
+  def load(%__MODULE__{} = source, offset, template, device, opts) do
     part = %{
       path: source.path,
       size: source.size,
       inode: source.inode,
       modified: source.modified,
       offset: offset,
-      length: length,
+      length: Nx.byte_size(template),
       swapped: opts[:swapped] || 1,
-      packed: opts[:packed]
+      packed: opts[:packed],
+      blocks: opts[:blocks]
     }
 
     Dispatch.from_bytes(template, device, fn device, dims, type ->

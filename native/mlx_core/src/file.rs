@@ -14,12 +14,16 @@ use flate2::Crc;
 use mlx_rs::Dtype;
 use parking_lot::Mutex;
 
+use crate::blocks::Blocks;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::slot::Slot;
 use crate::stream::{shape_of, Stream};
 use crate::upload::Bytes;
+
+/// Blocks that are read at a time.
+const BLOCKS: usize = 1 << 15;
 
 /// No stream of deflate is shorter than its contents by more than this factor.
 const MOST_DEFLATED: usize = 1032;
@@ -45,6 +49,8 @@ pub struct FilePart {
     /// The width of numbers in the other byte order; 1 for those in this one.
     pub swapped: usize,
     pub packed: Option<Packed>,
+    /// The values are a field of these blocks.
+    pub blocks: Option<Blocks>,
 }
 
 /// Bytes in an archive.
@@ -107,7 +113,7 @@ impl Stream {
 }
 
 impl FilePart {
-    /// Whether the values are in the file as they are in memory.
+    /// Whether the values can be written to an array's memory as they are read.
     pub(crate) fn is_plain(&self) -> bool {
         self.packed.is_none() && self.swapped == 1
     }
@@ -129,7 +135,7 @@ impl FilePart {
             None => {
                 let mut bytes = room(self.len)?;
                 bytes.resize(self.len, 0);
-                self.read_at(&file, &mut bytes, self.offset)?;
+                self.read_values(&file, &mut bytes, 0)?;
                 Values { bytes, skipped: 0 }
             }
             Some(packed) => Values {
@@ -159,6 +165,26 @@ impl FilePart {
             return Err(Error::FileChanged { path: self.shown() });
         }
         Ok(file)
+    }
+
+    /// The values from one of their bytes on.
+    fn read_values(&self, file: &File, target: &mut [u8], from: usize) -> Result<()> {
+        let Some(blocks) = self.blocks else {
+            return self.read_at(file, target, self.offset + from as u64);
+        };
+        let len = blocks.field.len();
+        if !blocks.is_sound() || !from.is_multiple_of(len) || !target.len().is_multiple_of(len) {
+            return Err(self.wrong("blocks have other fields"));
+        }
+        let mut offset = self.offset + (from / len * blocks.size) as u64;
+        let mut buffer = room(blocks.size * BLOCKS.min(target.len() / len))?;
+        for part in target.chunks_mut(len * BLOCKS) {
+            buffer.resize(part.len() / len * blocks.size, 0);
+            self.read_at(file, &mut buffer, offset)?;
+            blocks.unpack(&buffer, part);
+            offset += buffer.len() as u64;
+        }
+        Ok(())
     }
 
     fn read_at(&self, file: &File, target: &mut [u8], offset: u64) -> Result<()> {
@@ -229,8 +255,7 @@ impl Bytes for Reader {
     }
 
     fn write_to(&self, target: &mut [u8], offset: usize) {
-        let from = self.part.offset + offset as u64;
-        if let Err(error) = self.part.read_at(&self.file, target, from) {
+        if let Err(error) = self.part.read_values(&self.file, target, offset) {
             *self.failure.0.lock() = Some(error);
         }
     }
@@ -302,6 +327,7 @@ mod tests {
             len: 4,
             swapped: 1,
             packed: None,
+            blocks: None,
         }
     }
 
@@ -330,6 +356,33 @@ mod tests {
         gone(part.clone());
         let error = part.read().err().unwrap();
         assert!(matches!(error, Error::File { .. }), "{error}");
+    }
+
+    #[test]
+    fn fields_of_blocks_are_read_part_by_part() {
+        use crate::blocks::Field;
+        let count = BLOCKS + 7;
+        let numbers: Vec<u8> = (0..count).flat_map(|i| (i as u16).to_le_bytes()).collect();
+        let mut bytes = b"xx".to_vec();
+        for number in numbers.chunks(2) {
+            bytes.extend(number);
+            bytes.extend([0; 16]);
+        }
+        let mut part = part("blocks", &bytes);
+        let (size, field) = (18, Field::Number(0));
+        part.len = 2 * count;
+        part.blocks = Some(Blocks { size, field });
+        assert_eq!(part.read().unwrap().as_ref(), numbers);
+        let (reader, failure) = part.clone().reader().unwrap();
+        let mut target = [0; 20];
+        reader.write_to(&mut target, 2 * BLOCKS - 6);
+        assert_eq!(target, numbers[2 * BLOCKS - 6..][..20]);
+        part.len += 2;
+        assert!(matches!(part.read().err(), Some(Error::File { .. })));
+        assert!(failure.take().is_none());
+        reader.write_to(&mut target, 1);
+        assert!(matches!(failure.take(), Some(Error::Unpack { .. })));
+        gone(part);
     }
 
     #[test]

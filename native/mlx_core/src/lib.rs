@@ -9,6 +9,7 @@
 
 mod attribute;
 mod beside;
+mod blocks;
 mod context;
 mod device;
 mod dtype;
@@ -35,6 +36,7 @@ mod upload;
 mod worker;
 
 pub use attribute::{Attribute, FromAttribute, Shape};
+pub use blocks::{Blocks, Field};
 pub use context::Context;
 pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};

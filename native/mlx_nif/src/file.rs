@@ -1,8 +1,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use mlx_core::{Error, FilePart, Packed, Stamp, Stream};
-use rustler::{Atom, Binary, Encoder, Env, NifMap, Term};
+use mlx_core::{Blocks, Error, Field, FilePart, Packed, Stamp, Stream};
+use rustler::{Atom, Binary, Encoder, Env, NifMap, NifUnitEnum, NifUntaggedEnum, Term};
 
 use crate::device::DeviceAtom;
 use crate::instruction::TypeTuple;
@@ -22,6 +22,41 @@ struct PartMap<'a> {
     length: usize,
     swapped: usize,
     packed: Option<PackedMap>,
+    blocks: Option<BlocksMap>,
+}
+
+#[derive(NifMap)]
+#[rustler(decode)]
+struct BlocksMap {
+    size: usize,
+    field: FieldTerm,
+}
+
+/// The place of a number, or how the integers are packed.
+#[derive(NifUntaggedEnum)]
+#[rustler(decode)]
+enum FieldTerm {
+    Number(usize),
+    Integers(Integers),
+}
+
+#[derive(NifUnitEnum)]
+enum Integers {
+    Nibbles,
+    Bytes,
+}
+
+impl From<BlocksMap> for Blocks {
+    fn from(blocks: BlocksMap) -> Self {
+        Blocks {
+            size: blocks.size,
+            field: match blocks.field {
+                FieldTerm::Number(at) => Field::Number(at),
+                FieldTerm::Integers(Integers::Nibbles) => Field::Nibbles,
+                FieldTerm::Integers(Integers::Bytes) => Field::Bytes,
+            },
+        }
+    }
 }
 
 #[derive(NifMap)]
@@ -51,6 +86,7 @@ impl From<PartMap<'_>> for FilePart {
                 skipped: packed.skipped,
                 crc: packed.crc,
             }),
+            blocks: part.blocks.map(Blocks::from),
         }
     }
 }

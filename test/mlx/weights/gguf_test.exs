@@ -140,6 +140,20 @@ defmodule Mlx.Weights.GGUFTest do
     assert a.shape == {8}
   end
 
+  test "large weights are read in parts", %{tmp_dir: folder} do
+    # Block number n has the scale n, and the integers 0 to 15 twice, of which 8 is taken.
+    count = 300_000
+    integers = for integer <- 0..15, into: <<>>, do: <<integer::4, integer::4>>
+    scale = &<<rem(&1, 1000) / 1::float-little-16>>
+    blocks = for block <- 1..count, into: <<>>, do: scale.(block) <> integers
+    head = gguf([], [{"w", [32, count], 2, 0}], 0)
+    assert %{"w" => w} = folder |> write("x.gguf", head <> blocks) |> Weights.load(device: :cpu)
+    words = for word <- [0x76543210, 0xFEDCBA98], into: <<>>, do: <<word::little-32>>
+    assert Nx.to_binary(w.weight) == :binary.copy(words <> words, count)
+    assert Nx.to_binary(w.scales) == for(block <- 1..count, into: <<>>, do: scale.(block))
+    assert Nx.to_binary(w.biases) == Nx.to_binary(Nx.multiply(w.scales, -8))
+  end
+
   test "headers are longer than what is read at first", %{tmp_dir: folder} do
     tokens = for at <- 1..60_000, do: "token number #{at} of many"
     array = [<<8::little-32, length(tokens)::little-64>>, Enum.map(tokens, &text/1)]
