@@ -198,23 +198,16 @@ impl Error {
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
                 ErrorKind::Unsupported
             }
-<<<<<<< HEAD
             Error::NotReadable { .. }
             | Error::SharedMemory { .. }
             | Error::Io { .. }
             | Error::File { .. }
             | Error::FileChanged { .. }
             | Error::Unpack { .. } => ErrorKind::Io,
-            Error::NoDevice { .. } => ErrorKind::Device,
-=======
-            Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
-                ErrorKind::Io
-            }
             Error::NoDevice { .. }
             | Error::Elsewhere { .. }
             | Error::TooManyStreams { .. }
             | Error::Closed => ErrorKind::Device,
->>>>>>> main
             Error::Memory { .. } => ErrorKind::Memory,
             Error::KernelFolder { .. } => ErrorKind::Io,
             Error::NotPositiveDefinite | Error::Singular => ErrorKind::Value,

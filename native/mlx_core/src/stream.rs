@@ -28,6 +28,29 @@ impl Drop for Lease {
     }
 }
 
+/// One stream per device, made when it is first asked for.
+struct Shared {
+    cpu: OnceCell<Stream>,
+    gpu: OnceCell<Stream>,
+}
+
+impl Shared {
+    const fn new() -> Shared {
+        Shared {
+            cpu: OnceCell::new(),
+            gpu: OnceCell::new(),
+        }
+    }
+
+    fn on(&self, device: Device) -> Result<&Stream> {
+        let cell = match device {
+            Device::Cpu => &self.cpu,
+            Device::Gpu => &self.gpu,
+        };
+        cell.get_or_try_init(|| Stream::new(device))
+    }
+}
+
 /// Bytes for a new tensor and what they mean, checked against each other.
 pub struct Payload<B> {
     bytes: B,
@@ -38,24 +61,14 @@ pub struct Payload<B> {
 impl Stream {
     /// The stream that everyone shares on a device.
     pub fn of(device: Device) -> Result<&'static Stream> {
-        static CPU: OnceCell<Stream> = OnceCell::new();
-        static GPU: OnceCell<Stream> = OnceCell::new();
-        let cell = match device {
-            Device::Cpu => &CPU,
-            Device::Gpu => &GPU,
-        };
-        cell.get_or_try_init(|| Stream::new(device))
+        static SHARED: Shared = Shared::new();
+        SHARED.on(device)
     }
 
     /// The stream on which files are read, so that the others go on meanwhile.
     pub fn of_files(device: Device) -> Result<&'static Stream> {
-        static CPU: OnceCell<Stream> = OnceCell::new();
-        static GPU: OnceCell<Stream> = OnceCell::new();
-        let cell = match device {
-            Device::Cpu => &CPU,
-            Device::Gpu => &GPU,
-        };
-        cell.get_or_try_init(|| Stream::new(device))
+        static SHARED: Shared = Shared::new();
+        SHARED.on(device)
     }
 
     /// A stream of its own.
