@@ -101,7 +101,21 @@ defmodule Mlx.WeightFiles do
   end
 
   @extremes [0, 1, -1, 0x7F, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x100000000]
-  @texts ["{", "}", "[", "]", "\"", ",", ":", "9999999999", "-1", "1e99", "null", "\\u0000", "%s%n"]
+  @texts [
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ",",
+    ":",
+    "9999999999",
+    "-1",
+    "1e99",
+    "null",
+    "\\u0000",
+    "%s%n"
+  ]
 
   # Headers are at the start, or, of archives, at the end.
   defp mutate(bytes, state) do
@@ -118,7 +132,8 @@ defmodule Mlx.WeightFiles do
     {changed(kind, head, tail, rest, value - 1), state}
   end
 
-  defp changed(1, head, <<_, tail::binary>>, _rest, value), do: <<head::binary, value, tail::binary>>
+  defp changed(1, head, <<_, tail::binary>>, _rest, value),
+    do: <<head::binary, value, tail::binary>>
 
   defp changed(2, head, <<byte, tail::binary>>, _rest, value),
     do: <<head::binary, Bitwise.bxor(byte, Bitwise.bsl(1, rem(value, 8))), tail::binary>>

@@ -39,7 +39,9 @@ defmodule Mlx.Weights.NpyTest do
   end
 
   defp npy(text, bytes, version \\ 1) do
-    length = if version == 1, do: <<byte_size(text)::little-16>>, else: <<byte_size(text)::little-32>>
+    length =
+      if version == 1, do: <<byte_size(text)::little-16>>, else: <<byte_size(text)::little-32>>
+
     <<0x93, "NUMPY", version, 0, length::binary, text::binary, bytes::binary>>
   end
 
@@ -54,7 +56,9 @@ defmodule Mlx.Weights.NpyTest do
           {header("'<f4'", "( 2 , )"), 3},
           {"{'shape': (2,), 'descr': '=f4', 'fortran_order': True}\n", 1}
         ] do
-      path = write(folder, "x.npy", npy(text, <<1.5::float-little-32, 2.5::float-little-32>>, version))
+      path =
+        write(folder, "x.npy", npy(text, <<1.5::float-little-32, 2.5::float-little-32>>, version))
+
       assert %{"x" => x} = Weights.load(path, device: :cpu)
       assert Nx.to_list(x) == [1.5, 2.5]
     end
