@@ -145,6 +145,19 @@ pub enum Error {
     #[error("{message}")]
     Io { message: String },
 
+    // Files
+    #[error("{path:?}: {message}")]
+    File { path: String, message: String },
+    #[error("{path:?} is not the file any more that was opened: open it again")]
+    FileChanged { path: String },
+    #[error("{path:?}: the {len} bytes at {offset} are not what they were packed from: {message}")]
+    Unpack {
+        path: String,
+        offset: u64,
+        len: usize,
+        message: &'static str,
+    },
+
     // Devices and workers
     #[error("there is no {device} device; available: {}", Device::list())]
     NoDevice { device: Device },
@@ -195,9 +208,12 @@ impl Error {
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
                 ErrorKind::Unsupported
             }
-            Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
-                ErrorKind::Io
-            }
+            Error::NotReadable { .. }
+            | Error::SharedMemory { .. }
+            | Error::Io { .. }
+            | Error::File { .. }
+            | Error::FileChanged { .. }
+            | Error::Unpack { .. } => ErrorKind::Io,
             Error::NoDevice { .. }
             | Error::Elsewhere { .. }
             | Error::TooManyStreams { .. }
