@@ -55,7 +55,8 @@ defmodule Mlx.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
       files:
-        ~w(lib native bench guides livebooks Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
+        ~w(lib native bench data guides livebooks Cargo.toml Cargo.lock mix.exs) ++
+          ~w(README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
     ]
   end
 
@@ -65,14 +66,26 @@ defmodule Mlx.MixProject do
       source_url: @source_url,
       source_ref: "v#{@version}",
       extras:
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++
-          Path.wildcard("guides/*.md") ++ Path.wildcard("livebooks/*.livemd") ++ guides(),
+        ["README.md" | in_order("guides", ".md", ~w(installation devices_and_streams compiling))] ++
+          in_order("livebooks", ".livemd", ~w(quick_start training)) ++
+          guides() ++
+          ["ARCHITECTURE.md", {:"bench/README.md", filename: "benchmarks"}, "CHANGELOG.md"],
       groups_for_extras: [
         Guides: ~r"^guides/[^/]+$",
         Livebooks: ~r"^livebooks/",
         "Backend documentation": ~r"^guides/backend_documentation/"
+      ],
+      groups_for_modules: [
+        Models: [~r"^Mlx.Fast", ~r"^Mlx.Quantization", ~r"^Mlx.Weights", ~r"^Mlx.Bumblebee"],
+        Observation: [~r"^Mlx.Telemetry", ~r"^Mlx.Profile", ~r"^Mlx.Doctor"]
       ]
     ]
+  end
+
+  # All of a folder, those first that a reader had better begin with.
+  defp in_order(folder, ending, first) do
+    first = for name <- first, do: Path.join(folder, name <> ending)
+    first ++ (Path.wildcard("#{folder}/*#{ending}") -- first)
   end
 
   # Under the names that Nx's convention gives them, the index first.
@@ -80,10 +93,14 @@ defmodule Mlx.MixProject do
     folder = "guides/backend_documentation"
 
     families =
-      ~w(types memory creation elementwise reduction shape indexing window) ++
+      ~w(types creation elementwise reduction shape indexing window) ++
         ~w(convolution linalg sort fft random)
 
-    [{:"#{folder}/index.md", filename: "backend_documentation"}] ++
+    # ExDoc knows sources by their names without folders, of which two must not be the same.
+    memory =
+      {:"#{folder}/tensors_and_memory.md", filename: "backend_documentation-memory"}
+
+    [{:"#{folder}/index.md", filename: "backend_documentation"}, memory] ++
       for family <- families do
         {:"#{folder}/#{family}.md", filename: "backend_documentation-#{family}"}
       end

@@ -7,7 +7,8 @@ defmodule Mlx do
       Nx.default_backend(Mlx.Backend)
 
   This module has what Nx has no word for: when a computation starts, when it ends, and
-  what MLX holds. Its functions take tensors of `Mlx.Backend`.
+  what MLX holds. Its functions take tensors of `Mlx.Backend`, and raise `ArgumentError` for
+  others. Those that wait raise `Mlx.Error` if what they wait for could not be computed.
 
   ## When things are computed
 
@@ -24,10 +25,11 @@ defmodule Mlx do
 
   ## Options
 
-    * `:device` - where the tensor goes, `Mlx.Device.default/0` if not given
+    * `:device` - `:cpu` or `:gpu`, where the tensor goes; `Mlx.Device.default/0` by default
 
   Raises `Mlx.Error` with `kind: :shape` if the binary has not the size that shape and
-  type ask for.
+  type ask for, with `kind: :type` if the device lacks the type, and with `kind: :device` if the
+  device is not there.
 
   ## Examples
 
@@ -64,7 +66,9 @@ defmodule Mlx do
   def to_binary(%T{} = tensor), do: tensor |> check!() |> Dispatch.read()
 
   @doc """
-  The shape of the array that MLX holds.
+  The shape of the array that MLX holds, vectorized axes included.
+
+  Waits until the array is made, though not until it is computed.
 
   ## Examples
 
@@ -77,6 +81,10 @@ defmodule Mlx do
 
   @doc """
   The type of the array that MLX holds, such as `:f32` or `:bf16`.
+
+  It differs from that of the tensor where MLX or the device lacks that: see
+  [Types](Mlx.Backend.html#module-types). Waits until the array is made, though not until it is
+  computed.
 
   ## Examples
 
@@ -106,7 +114,8 @@ defmodule Mlx do
   end
 
   @doc """
-  Starts to compute all tensors of a container. Returns the container at once.
+  Starts to compute all tensors of a container. Returns the container at once; failures show
+  where the tensors are read.
 
   ## Examples
 

@@ -255,7 +255,19 @@ defmodule Mlx.Compiler do
   @doc """
   The program of a function for such arguments, to look at.
 
-  Takes the options of this module. Arguments may be tensors or templates.
+  Takes the options of this module. Arguments may be tensors or templates, or containers of
+  them; the function is not run. Registers are `r0` and so on, and what the host gives and gets
+  `v0` and so on. Raises `Mlx.Error` if the function can't be compiled.
+
+  ## Examples
+
+      iex> Mlx.Compiler.program(&Nx.sum/1, [Nx.template({2, 3}, :f32)])
+      #Mlx.Compiler.Plan<
+        [v1] = run [v0]
+          r1 = sum(r0, [0, 1], false)
+          => r1
+      >
+
   """
   @spec program(fun, [Nx.Container.t() | Nx.Tensor.t()], keyword) :: Plan.t()
   def program(fun, args, opts \\ []) do
