@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
+use crate::garbage;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
 use crate::program::{Few, Program};
@@ -83,9 +84,7 @@ impl Context {
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
         for (slot, array) in outputs.iter().zip(results) {
-            let bytes = array.nbytes();
-            self.pending_bytes += bytes;
-            memory::produced(bytes);
+            self.pending_bytes += array.nbytes();
             slot.fill(array);
             self.pending.push(Arc::downgrade(slot));
         }
@@ -108,10 +107,10 @@ impl Context {
         if let Err(error) = memory::check(len) {
             return slot.fail(&Arc::new(error));
         }
-        memory::produced(len);
         if len < upload::LARGE || len > i32::MAX as usize || self.worker.device() != Device::Cpu {
             slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
-            return slot.settle();
+            slot.settle();
+            return garbage::watch();
         }
         let array = upload::load(bytes, shape, dtype, &self.stream).map_err(Error::from);
         match array
@@ -121,6 +120,7 @@ impl Context {
             Ok(array) => {
                 slot.fill(array);
                 slot.settle();
+                garbage::watch();
             }
             Err(error) => slot.fail(&error),
         }
@@ -139,12 +139,14 @@ impl Context {
             .filter(|array| !ffi::is_available(array))
             .collect();
         self.in_flight.append(&mut self.pending);
+        memory::expect(bytes);
         if !arrays.is_empty() {
             let references: Vec<&Array> = arrays.iter().collect();
             if let Err(error) = evaluation::run(bytes, || ffi::async_eval(&references)) {
                 self.poison(error);
             }
         }
+        garbage::watch();
         if self.in_flight.len() > MAX_IN_FLIGHT {
             self.forget_done();
         }

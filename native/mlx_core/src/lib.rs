@@ -17,6 +17,7 @@ mod evaluation;
 mod ffi;
 mod fuse;
 mod fusion;
+mod garbage;
 mod graphs;
 mod halt;
 mod host;
@@ -27,7 +28,6 @@ mod placement;
 mod pointer;
 mod program;
 mod queue;
-mod reuse;
 mod slot;
 mod stream;
 mod upload;
@@ -38,18 +38,19 @@ pub use context::Context;
 pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Result, Signature};
+pub use garbage::{collect_advised, garbage_collected, set_garbage_host, Garbage};
 pub use halt::stop_workers;
 pub use host::HostView;
 pub use memory::{
-    collect_advised, memory_cached, memory_held, memory_limit, memory_peak, reset_memory_peak,
-    set_memory_limit,
+    cache_limit, clear_cache, memory_cached, memory_held, memory_limit, memory_peak,
+    reset_memory_peak, set_cache_limit, set_memory_limit,
 };
 pub use mlx_rs::{Array, Dtype};
 pub use pointer::SegmentName;
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
 pub use stream::{Payload, Stream};
-pub use worker::{worker_count, QUEUE_CAPACITY};
+pub use worker::{queue_limit, set_queue_limit, worker_count};
 
 /// Makes MLX safe to use from this process: errors become values, and
 /// workers stop before the native libraries are torn down. Idempotent.
@@ -59,6 +60,5 @@ pub fn init() {
         graphs::keep_many();
         ffi::install_error_handler();
         halt::install();
-        reuse::keep_freed_blocks();
     });
 }

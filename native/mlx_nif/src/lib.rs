@@ -2,6 +2,7 @@
 
 mod device;
 mod error;
+mod garbage;
 mod halt;
 mod instruction;
 mod memory;

@@ -9,6 +9,7 @@ use rustler::{
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
+use crate::garbage::note_caller;
 use crate::instruction::{each, program, Refusal};
 use crate::reply::{Letter, Outcome, Reply};
 use crate::tensor::Tensor;
@@ -75,11 +76,13 @@ fn stream_new(device: DeviceAtom) -> Outcome<ResourceArc<StreamHandle>> {
 /// Queues instructions and gives the tensors of the named registers, not computed yet.
 #[rustler::nif]
 fn stream_submit(
+    env: Env,
     device: DeviceAtom,
     instructions: Term,
     inputs: Term,
     outputs: Term,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    note_caller(env);
     match submit(device, instructions, inputs, outputs) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
@@ -101,6 +104,19 @@ fn submit(
 
 pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
     Ok(tensor.decode::<ResourceArc<Tensor>>()?.slot()?)
+}
+
+/// Sets how many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_set_queue_limit(jobs: usize) -> Atom {
+    mlx_core::set_queue_limit(jobs);
+    atom::ok()
+}
+
+/// As many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_queue_limit() -> usize {
+    mlx_core::queue_limit()
 }
 
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.

@@ -8,6 +8,7 @@ use rustler::{
 
 use crate::device::DeviceAtom;
 use crate::error::SignatureTuple;
+use crate::garbage::note_caller;
 use crate::instruction::TypeTuple;
 use crate::reply::{Outcome, Reply};
 use crate::stream::{pending, Submitted};
@@ -89,11 +90,13 @@ impl AsRef<[u8]> for Bytes {
 /// Queues the copy of a binary to a device.
 #[rustler::nif]
 fn tensor_from_binary(
+    env: Env,
     device: DeviceAtom,
     binary: Term,
     dims: Vec<i64>,
     dtype: TypeTuple,
 ) -> NifResult<Submitted<ResourceArc<Tensor>>> {
+    note_caller(env);
     let bytes = Bytes::of(binary)?;
     let load = || {
         let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
@@ -106,6 +109,7 @@ fn tensor_from_binary(
 /// comes later.
 #[rustler::nif]
 fn tensor_read<'a>(env: Env<'a>, tensor: ResourceArc<Tensor>, tag: Term<'a>) -> Term<'a> {
+    note_caller(env);
     let slot = match tensor.slot() {
         Ok(slot) => slot,
         Err(error) => return Outcome::<()>::Error(error.into()).encode(env),
@@ -136,6 +140,7 @@ fn binary(env: Env, view: HostView) -> Term {
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
 fn tensor_eval(env: Env, tensors: Vec<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
+    note_caller(env);
     let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
     let outcome = slots.map(|mut slots| {
         let Some(first) = slots.pop() else {
@@ -175,6 +180,12 @@ fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome
         pending()
     });
     outcome.into()
+}
+
+/// Whether the tensor's values are known to be there, so that reading them waits for nothing.
+#[rustler::nif]
+fn tensor_is_computed(tensor: ResourceArc<Tensor>) -> Outcome<bool> {
+    tensor.slot().map(|slot| slot.is_settled()).into()
 }
 
 /// Lets go of the tensor's memory; false if it had been let go before.

@@ -1,0 +1,157 @@
+//! When a host with a garbage collector had better run it. To the collector a tensor is a
+//! few words, however much memory is behind it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
+use parking_lot::{Condvar, Mutex};
+
+use crate::memory;
+use crate::worker;
+
+/// Live bytes may grow by this part of what they were after the last collection ...
+const GROWTH_SHARE: usize = 8;
+
+/// ... or by this part of the limit, if that is more.
+const LIMIT_SHARE: usize = 256;
+
+/// How long a worker waits for room at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was collected is freed by its workers within this time, unless they are busy.
+const FREEING: Duration = Duration::from_millis(50);
+
+/// After a collection that made no room the next is not worth its while for so long.
+const IN_VAIN: Duration = Duration::from_secs(1);
+
+/// What the host is asked to do, without waiting for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Garbage {
+    /// Collect that of those who have called lately.
+    OfCallers,
+    /// Collect all there is, and say so with [`garbage_collected`].
+    OfAll,
+}
+
+type Host = Box<dyn Fn(Garbage) -> bool + Send + Sync>;
+
+static HOST: OnceCell<Host> = OnceCell::new();
+
+/// The least that was live since the last advice.
+static FLOOR: AtomicUsize = AtomicUsize::new(0);
+
+static ADVISED: AtomicBool = AtomicBool::new(false);
+
+/// Collections of everything that have been asked for and have ended.
+#[derive(Default)]
+struct Rounds {
+    asked: u64,
+    ended: u64,
+    in_vain: Option<Instant>,
+}
+
+static ROUNDS: Mutex<Rounds> = Mutex::new(Rounds {
+    asked: 0,
+    ended: 0,
+    in_vain: None,
+});
+static ENDED: Condvar = Condvar::new();
+
+/// Names whom to ask; `ask` gives false if there is nobody.
+pub fn set_garbage_host(ask: impl Fn(Garbage) -> bool + Send + Sync + 'static) {
+    // The first one stays: there is one host in a process.
+    let _ = HOST.set(Box::new(ask));
+}
+
+/// True once after live bytes have grown by much: who calls then had better collect.
+pub fn collect_advised() -> bool {
+    ADVISED.load(Ordering::Relaxed) && ADVISED.swap(false, Ordering::Relaxed)
+}
+
+/// Everything that [`Garbage::OfAll`] asked for has been collected.
+pub fn garbage_collected() {
+    let mut rounds = ROUNDS.lock();
+    rounds.ended = rounds.asked;
+    ENDED.notify_all();
+}
+
+/// Looks at what is live, now and then.
+pub(crate) fn watch() {
+    let live = memory::memory_held();
+    let floor = FLOOR.fetch_min(live, Ordering::Relaxed).min(live);
+    if live - floor >= growth(floor, memory::memory_limit()) {
+        FLOOR.store(live, Ordering::Relaxed);
+        ADVISED.store(true, Ordering::Relaxed);
+        ask(Garbage::OfCallers);
+    }
+}
+
+fn growth(floor: usize, limit: usize) -> usize {
+    (floor / GROWTH_SHARE).max(limit / LIMIT_SHARE).max(1)
+}
+
+fn ask(garbage: Garbage) -> bool {
+    HOST.get().is_some_and(|host| host(garbage))
+}
+
+/// Has all garbage collected and waits, on a worker, until there is room or no hope.
+pub(crate) fn make_room(has_room: impl Fn() -> bool) -> bool {
+    let Some(round) = begin() else {
+        return false;
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut freed_by = None;
+    loop {
+        worker::free_trash();
+        if has_room() {
+            return true;
+        }
+        let now = Instant::now();
+        if freed_by.is_none() && ROUNDS.lock().ended >= round {
+            freed_by = Some(now + FREEING);
+        }
+        if now >= freed_by.unwrap_or(deadline) || worker::check_running().is_err() {
+            ROUNDS.lock().in_vain = Some(now);
+            return false;
+        }
+        let mut rounds = ROUNDS.lock();
+        ENDED.wait_for(&mut rounds, Duration::from_millis(1));
+    }
+}
+
+/// The number of the collection that is asked for, if there may be use in it.
+fn begin() -> Option<u64> {
+    let mut rounds = ROUNDS.lock();
+    if rounds.in_vain.is_some_and(|at| at.elapsed() < IN_VAIN) {
+        return None;
+    }
+    rounds.asked += 1;
+    let round = rounds.asked;
+    drop(rounds);
+    ask(Garbage::OfAll).then_some(round)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_grow_depends_on_what_is_live_and_on_the_limit() {
+        assert_eq!(growth(0, 256 << 20), 1 << 20);
+        assert_eq!(growth(80 << 20, 256 << 20), 10 << 20);
+        assert_eq!(growth(0, 1), 1);
+    }
+
+    #[test]
+    fn advice_is_given_once() {
+        ADVISED.store(true, Ordering::Relaxed);
+        assert!(collect_advised());
+        assert!(!collect_advised());
+    }
+
+    #[test]
+    fn without_a_host_there_is_no_waiting() {
+        assert!(!make_room(|| panic!("there is nobody to make room")));
+    }
+}
