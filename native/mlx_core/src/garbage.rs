@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::Result;
+use crate::evaluation;
 use crate::memory;
 use crate::worker;
 
@@ -21,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was collected is freed by its workers within this time, unless they are busy.
 const FREEING: Duration = Duration::from_millis(50);
+
+/// How often a worker that waits for room looks.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// After a collection that made no room the next is not worth its while for so long.
 const IN_VAIN: Duration = Duration::from_secs(1);
@@ -96,28 +101,42 @@ fn ask(garbage: Garbage) -> bool {
 }
 
 /// Has all garbage collected and waits, on a worker, until there is room or no hope.
-pub(crate) fn make_room(has_room: impl Fn() -> bool) -> bool {
+pub(crate) fn make_room(has_room: impl Fn() -> bool) -> Result<bool> {
     let Some(round) = begin() else {
-        return false;
+        return Ok(false);
     };
-    let deadline = Instant::now() + PATIENCE;
-    let mut freed_by = None;
-    loop {
-        worker::free_trash();
-        if has_room() {
-            return true;
+    await_end(round, &has_room)?;
+    // What is being computed holds its operands.
+    evaluation::synchronize()?;
+    let deadline = Instant::now() + FREEING;
+    while !freed_enough(&has_room) {
+        worker::check_running()?;
+        if Instant::now() >= deadline {
+            ROUNDS.lock().in_vain = Some(Instant::now());
+            return Ok(false);
         }
-        let now = Instant::now();
-        if freed_by.is_none() && ROUNDS.lock().ended >= round {
-            freed_by = Some(now + FREEING);
-        }
-        if now >= freed_by.unwrap_or(deadline) || worker::check_running().is_err() {
-            ROUNDS.lock().in_vain = Some(now);
-            return false;
-        }
-        let mut rounds = ROUNDS.lock();
-        ENDED.wait_for(&mut rounds, Duration::from_millis(1));
+        std::thread::sleep(LOOK);
     }
+    Ok(true)
+}
+
+/// Waits for the end of the collection, or until there is room.
+fn await_end(round: u64, has_room: &impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !freed_enough(has_room) && Instant::now() < deadline {
+        worker::check_running()?;
+        let mut rounds = ROUNDS.lock();
+        if rounds.ended >= round {
+            break;
+        }
+        ENDED.wait_for(&mut rounds, LOOK);
+    }
+    Ok(())
+}
+
+fn freed_enough(has_room: &impl Fn() -> bool) -> bool {
+    worker::free_trash();
+    has_room()
 }
 
 /// The number of the collection that is asked for, if there may be use in it.
@@ -152,6 +171,6 @@ mod tests {
 
     #[test]
     fn without_a_host_there_is_no_waiting() {
-        assert!(!make_room(|| panic!("there is nobody to make room")));
+        assert!(!make_room(|| panic!("there is nobody to make room")).unwrap());
     }
 }

@@ -150,7 +150,7 @@ pub(crate) fn check(bytes: usize) -> Result<()> {
     if bytes < SMALL || has_room(bytes) {
         return Ok(());
     }
-    if bytes <= memory_limit() && garbage::make_room(|| has_room(bytes)) {
+    if bytes <= memory_limit() && garbage::make_room(|| has_room(bytes))? {
         return Ok(());
     }
     Err(Error::Memory {
