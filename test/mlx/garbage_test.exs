@@ -58,10 +58,12 @@ defmodule Mlx.GarbageTest do
   test "what is no garbage is refused, and the next tensor that fits is made" do
     assert_runs("""
     Mlx.Memory.set_limit(256 * mb)
-    held = for _ <- 1..4, do: Mlx.eval(big.(48))
+    pid = Holder.start(fn -> Process.put(:held, for(_ <- 1..4, do: Mlx.eval(big.(48)))) end)
     for _ <- 1..3, do: :memory = refused.(fn -> Mlx.eval(big.(100)) end)
-    [0.0, 0.0, 0.0, 0.0] = Enum.map(held, &Nx.to_number(&1[0]))
-    held = nil
+    48 = div(active.(), 4)
+    {:dictionary, entries} = Process.info(pid, :dictionary)
+    [3.0, 3.0, 3.0, 3.0] = Enum.map(entries[:held], &Nx.to_number(&1[3]))
+    spawn(fn -> for {:held, held} <- entries, do: Enum.each(held, &Nx.backend_deallocate/1) end)
     Mlx.eval(big.(100))
     """)
   end

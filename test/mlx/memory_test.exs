@@ -119,12 +119,21 @@ defmodule Mlx.MemoryTest do
     before = resident.()
     # Of sizes that the C library treats in different ways.
     sizes = [100, 5_000, 60_000, 500_000, 20 * mb, 150 * mb]
-    make = fn -> for size <- sizes, _ <- 1..3, do: Mlx.eval(Nx.iota({size}, type: :u8)) end
-    tensors = make.()
-    3 = length(tensors) |> div(6)
+    backend = {Mlx.Backend, device: :cpu}
+    make = fn size -> Mlx.eval(Nx.iota({size}, type: :u8, backend: backend)) end
+    parent = self()
+
+    pid = spawn(fn ->
+      (fn -> send(parent, {:made, length(for size <- sizes, _ <- 1..3, do: make.(size))}) end).()
+      receive do: (:collect -> :erlang.garbage_collect())
+      send(parent, :collected)
+      Process.sleep(:infinity)
+    end)
+
+    receive do: ({:made, 18} -> :ok)
     true = resident.() - before > 450
-    tensors = nil
-    :erlang.garbage_collect()
+    send(pid, :collect)
+    receive do: (:collected -> :ok)
     Mlx.Memory.clear_cache()
     0 = Mlx.Memory.stats().active
     true = resident.() - before < 60

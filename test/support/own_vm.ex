@@ -20,11 +20,14 @@ defmodule Mlx.OwnVm do
   Gives what the code printed and the status with which the VM ended.
   """
   def run(code) do
-    paths =
-      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
-
-    System.cmd("elixir", List.flatten(paths) ++ ["-e", @start <> code], stderr_to_stdout: true)
+    args = Enum.flat_map(paths(), &["-pa", &1]) ++ ["-e", @start <> code]
+    System.cmd("elixir", args, stderr_to_stdout: true)
   end
+
+  @doc """
+  The folders of code that such a VM is given.
+  """
+  def paths, do: for(path <- :code.get_path(), path = to_string(path), path =~ "_build", do: path)
 
   @doc """
   Asserts that the VM computes after the code as before.

@@ -27,9 +27,6 @@ const FREEING: Duration = Duration::from_millis(50);
 /// How often a worker that waits for room looks.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// After a collection that made no room the next is not worth its while for so long.
-const IN_VAIN: Duration = Duration::from_secs(1);
-
 /// What the host is asked to do, without waiting for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Garbage {
@@ -49,18 +46,12 @@ static FLOOR: AtomicUsize = AtomicUsize::new(0);
 static ADVISED: AtomicBool = AtomicBool::new(false);
 
 /// Collections of everything that have been asked for and have ended.
-#[derive(Default)]
 struct Rounds {
     asked: u64,
     ended: u64,
-    in_vain: Option<Instant>,
 }
 
-static ROUNDS: Mutex<Rounds> = Mutex::new(Rounds {
-    asked: 0,
-    ended: 0,
-    in_vain: None,
-});
+static ROUNDS: Mutex<Rounds> = Mutex::new(Rounds { asked: 0, ended: 0 });
 static ENDED: Condvar = Condvar::new();
 
 /// Names whom to ask; `ask` gives false if there is nobody.
@@ -112,7 +103,6 @@ pub(crate) fn make_room(has_room: impl Fn() -> bool) -> Result<bool> {
     while !freed_enough(&has_room) {
         worker::check_running()?;
         if Instant::now() >= deadline {
-            ROUNDS.lock().in_vain = Some(Instant::now());
             return Ok(false);
         }
         std::thread::sleep(LOOK);
@@ -139,15 +129,13 @@ fn freed_enough(has_room: &impl Fn() -> bool) -> bool {
     has_room()
 }
 
-/// The number of the collection that is asked for, if there may be use in it.
+/// The number of the collection that is asked for, if there is somebody to ask.
 fn begin() -> Option<u64> {
-    let mut rounds = ROUNDS.lock();
-    if rounds.in_vain.is_some_and(|at| at.elapsed() < IN_VAIN) {
-        return None;
-    }
-    rounds.asked += 1;
-    let round = rounds.asked;
-    drop(rounds);
+    let round = {
+        let mut rounds = ROUNDS.lock();
+        rounds.asked += 1;
+        rounds.asked
+    };
     ask(Garbage::OfAll).then_some(round)
 }
 

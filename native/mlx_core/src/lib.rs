@@ -23,9 +23,11 @@ mod halt;
 mod host;
 mod kernels;
 mod memory;
+mod openblas;
 pub mod ops;
 mod placement;
 mod pointer;
+mod profile;
 mod program;
 mod queue;
 mod slot;
@@ -46,11 +48,13 @@ pub use memory::{
     reset_memory_peak, set_cache_limit, set_memory_limit,
 };
 pub use mlx_rs::{Array, Dtype};
+pub use openblas::{openblas, OpenBlas};
 pub use pointer::SegmentName;
+pub use profile::{Event, Line, Profile, Timing};
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
 pub use stream::{Payload, Stream};
-pub use worker::{queue_limit, set_queue_limit, worker_count};
+pub use worker::{queue_depths, queue_limit, set_queue_limit, worker_count, QueueDepth};
 
 /// Makes MLX safe to use from this process: errors become values, and
 /// workers stop before the native libraries are torn down. Idempotent.

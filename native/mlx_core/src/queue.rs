@@ -33,6 +33,10 @@ struct Inbox<J> {
     poked: bool,
 }
 
+/// In a cache line of its own, so that writing it disturbs nobody.
+#[repr(align(128))]
+struct Alone<T>(T);
+
 pub(crate) struct Queue<J> {
     inbox: Mutex<Inbox<J>>,
     bell: Condvar,
@@ -40,6 +44,8 @@ pub(crate) struct Queue<J> {
     has_mail: AtomicBool,
     has_wanted: AtomicBool,
     stopped: AtomicBool,
+    /// Jobs that were taken out and are not done, which only the worker writes.
+    taken: Alone<AtomicUsize>,
     capacity: AtomicUsize,
 }
 
@@ -70,6 +76,7 @@ impl<J> Queue<J> {
             has_mail: AtomicBool::new(false),
             has_wanted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            taken: Alone(AtomicUsize::new(0)),
             capacity: AtomicUsize::new(capacity),
         }
     }
@@ -154,9 +161,20 @@ impl<J> Queue<J> {
         self.has_mail.store(false, Ordering::Relaxed);
         self.has_wanted.store(false, Ordering::Relaxed);
         std::mem::swap(&mut inbox.mail, emptied);
+        self.set_taken(emptied.jobs.len());
         let notices = std::mem::take(&mut inbox.notices);
         drop(inbox);
         notices.into_iter().for_each(|notice| notice());
+    }
+
+    /// Notes how many of the jobs that were taken out are left to do.
+    pub fn set_taken(&self, jobs: usize) {
+        self.taken.0.store(jobs, Ordering::Relaxed);
+    }
+
+    /// Jobs that are not done.
+    pub fn depth(&self) -> usize {
+        self.inbox.lock().mail.jobs.len() + self.taken.0.load(Ordering::Relaxed)
     }
 
     /// Only what other workers wait for; jobs stay in their order.
@@ -232,6 +250,9 @@ mod tests {
         let mut mail = Mail::new();
         queue.exchange(&mut mail);
         assert_eq!(mail.jobs, [1, 2]);
+        assert_eq!(queue.depth(), 2);
+        queue.set_taken(0);
+        assert_eq!(queue.depth(), 0);
         assert_eq!(called.load(Ordering::SeqCst), 1);
         assert!(queue.try_push(3).is_ok());
     }

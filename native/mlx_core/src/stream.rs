@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::host::HostView;
+use crate::profile::Profile;
 use crate::program::{Few, Program};
 use crate::slot::Slot;
 use crate::worker::{self, Job, Worker};
@@ -75,6 +76,22 @@ impl Stream {
             outputs: outputs.clone(),
         };
         self.worker().queue().try_push(job).ok().map(|()| outputs)
+    }
+
+    /// Runs a program instruction by instruction, and calls `reply` on the worker with the
+    /// slots of its outputs and what each instruction took.
+    pub fn profile(
+        &self,
+        program: Arc<Program>,
+        inputs: impl Into<Few<Arc<Slot>>>,
+        reply: impl FnOnce(Result<(Few<Arc<Slot>>, Profile), Arc<Error>>) + Send + 'static,
+    ) {
+        let inputs = inputs.into();
+        let outputs: Few<_> = (0..program.outputs()).map(|_| self.slot()).collect();
+        self.worker().call(move |context| {
+            let profile = context.profile(&program, inputs, &outputs);
+            reply(profile.map(|profile| (outputs, profile)));
+        });
     }
 
     /// True if the queue has room; if not, calls `notice` on the worker once it has.

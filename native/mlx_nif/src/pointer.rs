@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use mlx_core::{Dtype, Error, SegmentName, Slot, Stream};
-use rustler::{Atom, Binary, Encoder, Env, NifTuple, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifTuple, Term};
 
-use crate::device::DeviceAtom;
+use crate::handle::Handle;
 use crate::instruction::TypeTuple;
 use crate::reply::{Outcome, Reply};
-use crate::stream::pending;
+use crate::stream::{pending, Target};
 use crate::tensor::Tensor;
 
 /// Where a tensor's values are and how many bytes they have.
@@ -27,7 +27,7 @@ impl From<SegmentName> for SegmentTuple {
 
 /// Sends `{tag, outcome}` with the address of the tensor's values.
 #[rustler::nif]
-fn pointer_to_local(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+fn pointer_to_local(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
     let outcome = tensor.slot().map(|slot| {
         let reply = Reply::new(env, tag);
         slot.address(move |found| {
@@ -44,8 +44,8 @@ fn pointer_to_local(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome
 #[rustler::nif]
 fn pointer_to_ipc(
     env: Env,
-    tensor: ResourceArc<Tensor>,
-    values: ResourceArc<Tensor>,
+    tensor: Handle<Tensor>,
+    values: Handle<Tensor>,
     permissions: u32,
     tag: Term,
 ) -> Outcome<Atom> {
@@ -65,14 +65,14 @@ fn pointer_to_ipc(
 #[rustler::nif]
 fn pointer_from_local(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     source: (usize, usize),
     dims: Vec<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (address, len) = source;
-    from(env, device, dtype, tag, |stream, dtype, reply| {
+    from(env, target, dtype, tag, |stream, dtype, reply| {
         stream.copy_address(address, len, dims, dtype, reply);
     })
 }
@@ -81,14 +81,14 @@ fn pointer_from_local(
 #[rustler::nif]
 fn pointer_from_ipc(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     source: (Binary, usize),
     dims: Vec<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (name, len) = (source.0.as_slice().to_vec(), source.1);
-    from(env, device, dtype, tag, |stream, dtype, reply| {
+    from(env, target, dtype, tag, |stream, dtype, reply| {
         stream.copy_segment(name, len, dims, dtype, reply);
     })
 }
@@ -97,19 +97,19 @@ type Answer = Box<dyn FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send>;
 
 fn from(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     dtype: TypeTuple,
     tag: Term,
     copy: impl FnOnce(&Stream, Dtype, Answer),
 ) -> Outcome<Atom> {
     let start = || {
-        let stream = Stream::of(device.into())?;
+        let stream = target.stream()?;
         let dtype = dtype.try_into()?;
         let reply = Reply::new(env, tag);
         let answer = move |slot: Result<Arc<Slot>, Arc<Error>>| {
             reply.send(|env| Outcome::from(slot.map(Tensor::new)).encode(env));
         };
-        copy(stream, dtype, Box::new(answer));
+        copy(&stream, dtype, Box::new(answer));
         Ok::<_, Error>(pending())
     };
     start().into()

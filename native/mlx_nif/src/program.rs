@@ -5,6 +5,7 @@ use mlx_core::{Few, Program, Slot};
 use rustler::{Env, NifResult, Resource, ResourceArc, Term};
 
 use crate::garbage::note_caller;
+use crate::handle::{Handle, Named};
 use crate::instruction::{each, nested, Refusal};
 use crate::reply::Outcome;
 use crate::stream::{slot, Submitted, Target};
@@ -19,8 +20,22 @@ pub struct Compiled {
 #[rustler::resource_impl]
 impl Resource for Compiled {}
 
+impl Named for Compiled {
+    const NAME: &'static str = "compiled function";
+}
+
 // Nothing in it is left half-changed by a panic: only the engine writes, behind its locks.
 impl RefUnwindSafe for Compiled {}
+
+impl Compiled {
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    pub fn constants(&self) -> &[Arc<Slot>] {
+        &self.constants
+    }
+}
 
 /// Makes a program that runs any number of times, fused if asked for.
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -51,9 +66,9 @@ fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refus
 fn program_run(
     env: Env,
     target: Target,
-    compiled: ResourceArc<Compiled>,
+    compiled: Handle<Compiled>,
     inputs: Term,
-    donated: Vec<ResourceArc<Tensor>>,
+    donated: Vec<Handle<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
     note_caller(env);
     match run(target, &compiled, inputs, &donated) {
@@ -65,15 +80,17 @@ fn program_run(
 
 fn run(
     target: Target,
-    compiled: &Compiled,
+    compiled: &Handle<Compiled>,
     inputs: Term,
-    donated: &[ResourceArc<Tensor>],
+    donated: &[Handle<Tensor>],
 ) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
+    let compiled = compiled.get()?;
     let mut inputs: Few<Arc<Slot>> = each(inputs, slot)?;
     inputs.extend(compiled.constants.iter().cloned());
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
-        donated.iter().for_each(|tensor| drop(tensor.take()));
+        let tensors = donated.iter().flat_map(Handle::get);
+        tensors.for_each(|tensor| drop(tensor.take()));
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }

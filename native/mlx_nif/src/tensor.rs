@@ -1,17 +1,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlx_core::{Error, HostView, Payload, Slot, Stream};
+use mlx_core::{Error, HostView, Payload, Slot};
 use rustler::types::atom;
 use rustler::{
     Atom, Binary, Encoder, Env, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
 };
 
-use crate::device::DeviceAtom;
 use crate::error::SignatureTuple;
 use crate::garbage::note_caller;
+use crate::handle::{Handle, Named};
 use crate::instruction::TypeTuple;
 use crate::reply::{Outcome, Reply};
-use crate::stream::{pending, Submitted};
+use crate::stream::{pending, Submitted, Target};
 
 /// Up to this size a copy is cheaper than keeping the original alive.
 const SMALL: usize = 1024;
@@ -24,6 +24,16 @@ struct View(HostView);
 
 #[rustler::resource_impl]
 impl Resource for Tensor {}
+
+impl Named for Tensor {
+    const NAME: &'static str = "tensor";
+}
+
+impl Handle<Tensor> {
+    pub fn slot(&self) -> Result<Arc<Slot>, Error> {
+        self.get()?.slot()
+    }
+}
 
 #[rustler::resource_impl]
 impl Resource for View {}
@@ -91,7 +101,7 @@ impl AsRef<[u8]> for Bytes {
 #[rustler::nif]
 fn tensor_from_binary(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     binary: Term,
     dims: Vec<i64>,
     dtype: TypeTuple,
@@ -100,7 +110,7 @@ fn tensor_from_binary(
     let bytes = Bytes::of(binary)?;
     let load = || {
         let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
-        Ok(Stream::of(device.into())?.load(payload).map(Tensor::new))
+        Ok(target.stream()?.load(payload).map(Tensor::new))
     };
     Ok(load().into())
 }
@@ -108,7 +118,7 @@ fn tensor_from_binary(
 /// `{:ok, binary}` if the values are at hand; else `{:ok, :pending}`, and `{tag, outcome}`
 /// comes later.
 #[rustler::nif]
-fn tensor_read<'a>(env: Env<'a>, tensor: ResourceArc<Tensor>, tag: Term<'a>) -> Term<'a> {
+fn tensor_read<'a>(env: Env<'a>, tensor: Handle<Tensor>, tag: Term<'a>) -> Term<'a> {
     note_caller(env);
     let slot = match tensor.slot() {
         Ok(slot) => slot,
@@ -139,7 +149,7 @@ fn binary(env: Env, view: HostView) -> Term {
 
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
-fn tensor_eval(env: Env, tensors: Vec<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
+fn tensor_eval(env: Env, tensors: Vec<Handle<Tensor>>, tag: Term) -> Outcome<Atom> {
     note_caller(env);
     let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
     let outcome = slots.map(|mut slots| {
@@ -157,7 +167,7 @@ fn tensor_eval(env: Env, tensors: Vec<ResourceArc<Tensor>>, tag: Term) -> Outcom
 
 /// Starts computing the tensor.
 #[rustler::nif]
-fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
+fn tensor_async_eval(tensor: Handle<Tensor>) -> Outcome<Atom> {
     let outcome = tensor.slot().map(|slot| {
         slot.async_eval();
         atom::ok()
@@ -167,7 +177,7 @@ fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
 
 /// Sends `{tag, outcome}` with the array's type and shape.
 #[rustler::nif]
-fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+fn tensor_signature(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
     let outcome = tensor.slot().map(|slot| {
         let reply = Reply::new(env, tag);
         slot.signature(move |outcome| {
@@ -184,12 +194,12 @@ fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome
 
 /// Whether the tensor's values are known to be there, so that reading them waits for nothing.
 #[rustler::nif]
-fn tensor_is_computed(tensor: ResourceArc<Tensor>) -> Outcome<bool> {
+fn tensor_is_computed(tensor: Handle<Tensor>) -> Outcome<bool> {
     tensor.slot().map(|slot| slot.is_settled()).into()
 }
 
 /// Lets go of the tensor's memory; false if it had been let go before.
 #[rustler::nif]
-fn tensor_deallocate(tensor: ResourceArc<Tensor>) -> bool {
-    tensor.take().is_some()
+fn tensor_deallocate(tensor: Handle<Tensor>) -> Outcome<bool> {
+    tensor.get().map(|tensor| tensor.take().is_some()).into()
 }
