@@ -33,9 +33,9 @@ defmodule Mlx.Garbage do
     {:noreply, state}
   end
 
-  def handle_info({:collect, :all}, state) do
+  def handle_info({:collect, round}, state) do
     # A process of its own waits for the answers.
-    spawn(&collect_all/0)
+    spawn(fn -> collect_all(round) end)
     {:noreply, state}
   end
 
@@ -55,10 +55,10 @@ defmodule Mlx.Garbage do
 
   defp collect(pid), do: :erlang.garbage_collect(pid, async: pid)
 
-  defp collect_all do
+  defp collect_all(round) do
     Process.send_after(self(), :enough, @patience)
     Process.list() |> Enum.map(&collect/1) |> length() |> await()
-    Native.garbage_collected()
+    Native.garbage_collected(round)
   end
 
   defp await(0), do: :ok

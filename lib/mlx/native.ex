@@ -15,7 +15,7 @@ defmodule Mlx.Native do
 
   def garbage_collector, do: nif_error()
   def garbage_callers, do: nif_error()
-  def garbage_collected, do: nif_error()
+  def garbage_collected(_round), do: nif_error()
 
   def stream_new(_device), do: nif_error()
   def stream_close(_stream), do: nif_error()

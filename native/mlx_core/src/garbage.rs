@@ -32,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(1);
 pub enum Garbage {
     /// Collect that of those who have called lately.
     OfCallers,
-    /// Collect all there is, and say so with [`garbage_collected`].
-    OfAll,
+    /// Collect all there is, and give the number to [`garbage_collected`] then.
+    OfAll(u64),
 }
 
 type Host = Box<dyn Fn(Garbage) -> bool + Send + Sync>;
@@ -66,9 +66,9 @@ pub fn collect_advised() -> bool {
 }
 
 /// Everything that [`Garbage::OfAll`] asked for has been collected.
-pub fn garbage_collected() {
+pub fn garbage_collected(round: u64) {
     let mut rounds = ROUNDS.lock();
-    rounds.ended = rounds.asked;
+    rounds.ended = rounds.ended.max(round);
     ENDED.notify_all();
 }
 
@@ -136,7 +136,7 @@ fn begin() -> Option<u64> {
         rounds.asked += 1;
         rounds.asked
     };
-    ask(Garbage::OfAll).then_some(round)
+    ask(Garbage::OfAll(round)).then_some(round)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use once_cell::sync::Lazy;
 use rustler::types::atom;
 use rustler::{Atom, Encoder, Env, LocalPid, OwnedEnv};
 
-rustler::atoms! { collect, callers, all }
+rustler::atoms! { collect, callers }
 
 /// The process that has garbage collected.
 static COLLECTOR: Mutex<Option<LocalPid>> = Mutex::new(None);
@@ -53,7 +53,8 @@ pub fn note_caller(env: Env) {
     }
 }
 
-/// The caller is sent `{:collect, :callers}` or `{:collect, :all}` when that is needed.
+/// The caller is sent `{:collect, :callers}` when those had better collect, and
+/// `{:collect, number}` when all had, which is to be answered with the number.
 #[rustler::nif]
 fn garbage_collector(env: Env) -> Atom {
     *locked(&COLLECTOR) = Some(env.pid());
@@ -66,12 +67,11 @@ fn ask(garbage: Garbage) -> bool {
     let Some(pid) = *locked(&COLLECTOR) else {
         return false;
     };
-    let whose = match garbage {
-        Garbage::OfCallers => callers(),
-        Garbage::OfAll => all(),
-    };
     OwnedEnv::new()
-        .send_and_clear(&pid, |env| (collect(), whose).encode(env))
+        .send_and_clear(&pid, |env| match garbage {
+            Garbage::OfCallers => (collect(), callers()).encode(env),
+            Garbage::OfAll(round) => (collect(), round).encode(env),
+        })
         .is_ok()
 }
 
@@ -84,7 +84,7 @@ fn garbage_callers() -> Vec<LocalPid> {
 
 /// Everything has been collected.
 #[rustler::nif]
-fn garbage_collected() -> Atom {
-    mlx_core::garbage_collected();
+fn garbage_collected(round: u64) -> Atom {
+    mlx_core::garbage_collected(round);
     atom::ok()
 }
