@@ -1,5 +1,5 @@
-# The most memory that four batches of BERT base take (12 layers, width 768, 8 sequences of
-# 128 tokens), one after the other, against that of one batch: eagerly, compiled and in a
+# The most memory that four batches of BERT base take (12 layers, width 768, 4 sequences of
+# 64 tokens), one after the other, against that of one batch: eagerly, compiled and in a
 # serving.
 #
 #     OPENBLAS_NUM_THREADS=1 mix run bench/batches.exs
@@ -20,7 +20,7 @@ defmodule Bert do
   end
 
   def batch(at),
-    do: Nx.iota({8, 128, @width}, type: :f32) |> Nx.remainder(17 + at) |> Nx.divide(17)
+    do: Nx.iota({4, 64, @width}, type: :f32) |> Nx.remainder(17 + at) |> Nx.divide(17)
 
   def forward(x, layers), do: layers |> Tuple.to_list() |> Enum.reduce(x, &block/2) |> pool()
 
@@ -105,7 +105,7 @@ serving =
   )
 
 {:ok, _} =
-  Nx.Serving.start_link(name: Bert.Serving, serving: serving, batch_size: 8, batch_timeout: 10)
+  Nx.Serving.start_link(name: Bert.Serving, serving: serving, batch_size: 4, batch_timeout: 10)
 
 Batches.compare("serving", weights, fn times ->
   Nx.default_backend(backend)

@@ -111,6 +111,47 @@ defmodule Mlx.GarbageTest do
     """)
   end
 
+  # The results of a forward pass are garbage when it ends, 200 MB of it.
+  for way <- [:eager, :compiled] do
+    test "four #{way} batches take hardly more than one" do
+      assert_runs("""
+      defmodule Forward do
+        def run(x, weights), do: Enum.reduce(1..12, x, fn _, x -> layer(x, weights) end)
+
+        defp layer(x, {up, down}) do
+          h = x |> Nx.dot(up) |> Nx.multiply(0.01)
+          Nx.add(x, h |> Nx.multiply(Nx.sigmoid(h)) |> Nx.dot(down))
+        end
+
+        def peak(batches, forward, weights) do
+          for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+          Mlx.synchronize(:cpu)
+          Mlx.Memory.reset_peak()
+
+          Task.await(Task.async(fn ->
+            for at <- 1..batches do
+              x = Nx.broadcast(Nx.tensor(at / 10, backend: {Mlx.Backend, device: :cpu}), {1024, 128})
+              x |> Nx.add(0.0) |> forward.(weights) |> Nx.to_binary() |> byte_size()
+            end
+          end), :infinity)
+
+          Mlx.Memory.stats().peak
+        end
+      end
+
+      Mlx.Memory.set_limit(8 * 1024 * mb)
+      weights = Mlx.eval({Nx.iota({128, 1024}, type: :f32) |> Nx.divide(1.0e6), Nx.iota({1024, 128}, type: :f32) |> Nx.divide(1.0e6)})
+      compiled = Nx.Defn.jit(&Forward.run/2, compiler: Mlx.Compiler, device: :cpu)
+      forward = if :#{unquote(way)} == :eager, do: &Forward.run/2, else: compiled
+      Forward.peak(1, forward, weights)
+      one = Forward.peak(1, forward, weights)
+      four = Forward.peak(4, forward, weights)
+      IO.inspect({one, four, four / one})
+      true = four < 1.6 * one
+      """)
+    end
+  end
+
   test "without the application memory is refused at once" do
     assert_runs("""
     Mlx.Memory.set_limit(256 * mb)
