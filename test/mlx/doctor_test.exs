@@ -83,6 +83,18 @@ defmodule Mlx.DoctorTest do
              output
     end
 
+    test "because it is damaged, at which a VM ends", %{tmp_dir: folder} do
+      app = copy(folder, ["native", "runtime"])
+      nif = Path.join(app, "priv/native/mlx_nif.so")
+      damaged = nif |> File.read!() |> binary_part(0, 1000)
+      File.rm!(nif)
+      File.write!(nif, damaged)
+      {output, status} = doctor(app)
+
+      assert {status, output =~ ~r/^error +NIF +can't be loaded: a VM that tries/m} == {1, true},
+             output
+    end
+
     test "because it is not there itself", %{tmp_dir: folder} do
       {output, status} = folder |> copy(["runtime"]) |> doctor()
       assert {status, output =~ ~r/^error +NIF +can't be loaded: .*mlx_nif/m} == {1, true}, output

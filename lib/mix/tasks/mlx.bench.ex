@@ -43,7 +43,7 @@ defmodule Mix.Tasks.Mlx.Bench do
   use Mix.Task
 
   # They are in the package, but not part of the library.
-  @sources ~w(measure transformer eager compiled)
+  @sources ~w(measure transformer eager compiled fast)
 
   @switches [
     only: :keep,
@@ -99,7 +99,7 @@ defmodule Mix.Tasks.Mlx.Bench do
   # The modules are there only once their files are loaded.
   defp cases(device) do
     calls = for {name, run} <- bench(:Eager, :calls), do: {name, &call_us(&1, run, device), false}
-    timed = bench(:Eager, :cases) ++ bench(:Compiled, :cases)
+    timed = bench(:Eager, :cases) ++ bench(:Compiled, :cases) ++ bench(:Fast, :cases)
     for({name, run} <- timed, do: {name, &median_us(&1, run), true}) ++ calls
   end
 

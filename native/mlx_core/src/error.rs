@@ -89,6 +89,15 @@ pub enum Error {
     Axis { axis: i32, rank: usize },
     #[error("axis {axis} is empty, so there is nothing at any position along it")]
     EmptyAxis { axis: i32 },
+    #[error(
+        "{packed} and scales {scales} are no matrix of {bits} bits with groups of {group_size}"
+    )]
+    Quantized {
+        packed: Signature,
+        scales: Signature,
+        group_size: i32,
+        bits: i32,
+    },
     #[error("type {kind}{bits} is not supported")]
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
@@ -180,6 +189,7 @@ impl Error {
             | Error::Rank { .. }
             | Error::Axis { .. }
             | Error::EmptyAxis { .. }
+            | Error::Quantized { .. }
             | Error::SegmentSize { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {

@@ -6,6 +6,7 @@ use mlx_rs::ops::select;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
+use super::reduction::{reduce, SUM};
 use super::{number, ops, row};
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result};
@@ -69,6 +70,10 @@ fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if !on_gpu(s) {
+        let wide = x.as_dtype(Dtype::Float32)?;
+        return normalized(&wide, eps, x.dtype(), [weight, None], s);
+    }
     Ok(c_op!(
         mlx_fast_rms_norm(x.as_ptr(), optional(weight), eps as f32),
         s
@@ -88,10 +93,43 @@ fn layer_norm(
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if !on_gpu(s) {
+        let wide = x.as_dtype(Dtype::Float32)?;
+        let centred = wide.subtract(mean(&wide, s)?)?;
+        return normalized(&centred, eps, x.dtype(), [weight, bias], s);
+    }
     Ok(c_op!(
         mlx_fast_layer_norm(x.as_ptr(), optional(weight), optional(bias), eps as f32),
         s
     )?)
+}
+
+/// MLX composes norms on a CPU, too, but of sums that take longer.
+fn normalized(
+    x: &Array,
+    eps: f64,
+    dtype: Dtype,
+    [weight, bias]: [Option<&Array>; 2],
+    s: &Stream,
+) -> Result<Array> {
+    let squares = mean(&x.multiply(x)?, s)?;
+    let scale = squares.add(Array::from_f32(eps as f32))?.rsqrt()?;
+    let mut y = x.multiply(scale)?.as_dtype(dtype)?;
+    if let Some(weight) = weight {
+        y = y.multiply(weight)?;
+    }
+    if let Some(bias) = bias {
+        y = y.add(bias)?;
+    }
+    Ok(y)
+}
+
+/// Along the last axis.
+fn mean(x: &Array, s: &Stream) -> Result<Array> {
+    let last = x.ndim() as i32 - 1;
+    let size = x.shape().last().copied().unwrap_or(1);
+    let sum = reduce(x, &[last], &SUM, s)?;
+    Ok(sum.divide(Array::from_f32(size as f32))?)
 }
 
 struct Rope {
@@ -131,6 +169,7 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
     )?)
 }
 
+#[derive(Clone, Copy)]
 struct Attention {
     scale: f64,
     causal: bool,
@@ -143,6 +182,9 @@ fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
     let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
         unreachable!()
     };
+    if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
+        return in_single(operands, options, s);
+    }
     check_scores(q, k, s)?;
     let mask = match mask {
         Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
@@ -167,6 +209,19 @@ fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
         ),
         s
     )?)
+}
+
+/// On the CPU products of halves take many times as long as those of single precision.
+fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
+    let wide: Result<Vec<Array>> = operands
+        .iter()
+        .map(|&x| match x.dtype() {
+            Dtype::Bool => Ok(x.clone()),
+            _ => Ok(x.as_dtype(Dtype::Float32)?),
+        })
+        .collect();
+    let attended = attention(&wide?.iter().collect::<Vec<_>>(), options, s)?;
+    Ok(attended.as_dtype(operands[0].dtype())?)
 }
 
 /// On the CPU there is an array of what each query makes of each key, which no one sees.
@@ -228,4 +283,36 @@ fn gated() -> Result<Program> {
         step("multiply", &[3, 1])?,
     ];
     Program::new(2, steps.into_iter().collect::<Instructions>(), vec![4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi;
+
+    #[test]
+    fn hidden_keys_are_finite_in_every_type() {
+        let mask = Array::from_slice(&[true, false], &[2]);
+        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
+            let numbers = added(&mask, dtype).unwrap();
+            assert_eq!(numbers.dtype(), dtype);
+            let numbers = numbers.as_dtype(Dtype::Float32).unwrap();
+            ffi::eval(&[&numbers]).unwrap();
+            let [seen, hidden] = numbers.as_slice::<f32>() else {
+                unreachable!()
+            };
+            assert_eq!(*seen, 0.0);
+            assert!(*hidden <= -32768.0 && hidden.is_finite());
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_gate_is_the_row() {
+        let stream = Stream::cpu();
+        let [gate, up] = [[0.5f32, -2.0], [3.0, 4.0]].map(|x| Array::from_slice(&x, &[2]));
+        let row = swiglu(&gate, &up, &stream).unwrap();
+        let program = gated().unwrap().run(vec![gate, up], &stream).unwrap();
+        ffi::eval(&[&row, &program[0]]).unwrap();
+        assert_eq!(row.as_slice::<f32>(), program[0].as_slice::<f32>());
+    }
 }
