@@ -66,7 +66,7 @@ defmodule Mlx.MixProject do
       source_url: @source_url,
       source_ref: "v#{@version}",
       extras:
-        ["README.md" | in_order("guides", ".md", ~w(installation devices_and_streams compiling))] ++
+        ["README.md" | in_order("guides", ".md", ~w(installation compiling devices_and_streams))] ++
           in_order("livebooks", ".livemd", ~w(quick_start training)) ++
           guides() ++
           ["ARCHITECTURE.md", {:"bench/README.md", filename: "benchmarks"}, "CHANGELOG.md"],

@@ -45,10 +45,19 @@ defmodule Mlx.DocumentationTest do
 
       if text =~ "iex>" or Enum.any?(functions, fn {_, _, doc} -> doc && doc =~ "iex>" end) do
         test "#{inspect(module)}: a test runs the examples" do
-          assert unquote(tests =~ ~r/doctest\(?\s*#{inspect(module)}\b(?!\.)/)
+          assert unquote(tests =~ ~r/doctest\(?\s*#{Regex.escape(inspect(module))}\b(?!\.)/)
         end
       end
     end
+  end
+
+  test "ARCHITECTURE.md names each file of the engine" do
+    text = File.read!("ARCHITECTURE.md")
+
+    for path <- Path.wildcard("native/mlx_core/src/*.rs"),
+        name = Path.basename(path),
+        name != "lib.rs",
+        do: assert(text =~ "`#{name}`", "#{name} is missing")
   end
 
   # An exception's functions are documented by what an exception is.

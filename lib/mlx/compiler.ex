@@ -37,10 +37,12 @@ defmodule Mlx.Compiler do
       options, and types and shapes of arguments. `true` by default. `Nx.Defn.compile/3`
       keeps the program in the function that it returns as well.
 
-    * `:hooks` - functions in place of those of named `Nx.Defn.Kernel.io_call/3`.
+    * `:hooks` - a map of names to functions of one argument, in place of those of named
+      `Nx.Defn.Kernel.io_call/3`. Empty by default; named calls without a function are left out.
 
     * `:debug_options` - a list of `print: true`, to print a program when it is compiled, and
       `dispatch: :sync`, to wait for the results of each call and so raise failures there.
+      Empty by default.
 
     * `:max_concurrency` - in how many streams a `Nx.Serving` with `partitions: true` runs.
       `1` by default. With more, Nx may mix up the rows of a request that it divides between
@@ -50,8 +52,8 @@ defmodule Mlx.Compiler do
     * `:garbage_collect` - whether to collect the garbage of the calling process after each
       call. `false` by default.
 
-  Other options raise, but for those that `Nx.Serving` and `Axon.build/2` have for themselves
-  and pass on, such as `:mode`.
+  Other options, and other values, raise `ArgumentError`, but for options that `Nx.Serving` and
+  `Axon.build/2` have for themselves and pass on, such as `:mode`.
 
   ## Control flow
 

@@ -17,6 +17,7 @@ defmodule Mlx.WeightsTest do
   end
 
   doctest Mlx.Weights
+  doctest Mlx.Weights.Quantized
 
   # More than what is copied through the host's memory on the CPU.
   @large 8 * 1024 * 1024

@@ -12,6 +12,24 @@ defmodule Mlx.Weights.Quantized do
     * `:mode` - `:affine`, where a value is its integer times its scale plus its bias, or
       `:mxfp4`, `:mxfp8` or `:nvfp4`
 
+  ## Computing with it
+
+  `Mlx.Quantization.from_parts/2` makes a tensor of it that Nx's functions take:
+
+      iex> weight = Mlx.Quantization.quantize(Nx.iota({8, 64}, type: :f32), bits: 8)
+      iex> {packed, scales, biases} = Mlx.Quantization.to_parts(weight)
+      iex> parts = %{weight: packed, scales: scales, biases: biases, bits: 8, group_size: 64}
+      iex> path = Path.join(System.tmp_dir!(), "quantized.safetensors")
+      iex> saved = struct!(Mlx.Weights.Quantized, Map.put(parts, :mode, :affine))
+      iex> Mlx.Weights.save(path, %{"w.weight" => saved})
+      iex> loaded = Mlx.Weights.load(path, quantization: [bits: 8, group_size: 64])
+      iex> %Mlx.Weights.Quantized{} = part = loaded["w.weight"]
+      iex> parts = {part.weight, part.scales, part.biases}
+      iex> options = [mode: part.mode, bits: part.bits, group_size: part.group_size]
+      iex> tensor = Mlx.Quantization.from_parts(parts, options)
+      iex> Nx.dot(Nx.broadcast(1.0, {1, 64}), [-1], tensor, [-1]) |> Nx.shape()
+      {1, 8}
+
   """
 
   @enforce_keys [:weight, :scales, :bits, :group_size, :mode]
