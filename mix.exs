@@ -65,11 +65,14 @@ defmodule Mlx.MixProject do
       main: "readme",
       source_url: @source_url,
       source_ref: "v#{@version}",
+      # It is about what is hidden.
+      skip_undefined_reference_warnings_on: ["ARCHITECTURE.md"],
       extras:
         ["README.md" | in_order("guides", ".md", ~w(installation compiling devices_and_streams))] ++
           in_order("livebooks", ".livemd", ~w(quick_start training)) ++
           guides() ++
-          ["ARCHITECTURE.md", {:"bench/README.md", filename: "benchmarks"}, "CHANGELOG.md"],
+          ["ARCHITECTURE.md", {:"bench/README.md", filename: "benchmarks"}] ++
+          ["CHANGELOG.md", "LICENSE"],
       groups_for_extras: [
         Guides: ~r"^guides/[^/]+$",
         Livebooks: ~r"^livebooks/",

@@ -116,7 +116,7 @@ defmodule Mlx.Backend do
   @type t :: %__MODULE__{
           ref: reference | nil,
           device: Mlx.Device.t(),
-          deferred: {Mlx.Graph.t(), [reference]} | nil
+          deferred: {node :: struct, [reference]} | nil
         }
 
   ## Creation

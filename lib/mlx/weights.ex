@@ -62,7 +62,7 @@ defmodule Mlx.Weights do
           format: :safetensors | :gguf | :npy | :npz | :folder,
           metadata: map,
           order: [name],
-          entries: %{name => Entry.t()}
+          entries: %{name => struct}
         }
 
   @type value :: T.t() | Quantized.t()
