@@ -7,4 +7,4 @@ without_axon =
     [:axon]
   end
 
-ExUnit.start(exclude: without_axon)
+ExUnit.start(exclude: [:soak | without_axon])

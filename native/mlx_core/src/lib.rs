@@ -48,7 +48,7 @@ pub use mlx_rs::{Array, Dtype};
 pub use pointer::SegmentName;
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
-pub use stream::{Payload, Stream};
+pub use stream::{Answer, Payload, Stream};
 pub use worker::{worker_count, QUEUE_CAPACITY};
 
 /// Makes MLX safe to use from this process: errors become values, and

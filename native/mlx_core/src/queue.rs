@@ -40,6 +40,8 @@ pub(crate) struct Queue<J> {
     has_mail: AtomicBool,
     has_wanted: AtomicBool,
     stopped: AtomicBool,
+    /// Set when a result is let go of before it was made.
+    abandoned: AtomicBool,
     capacity: usize,
 }
 
@@ -70,6 +72,7 @@ impl<J> Queue<J> {
             has_mail: AtomicBool::new(false),
             has_wanted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             capacity,
         }
     }
@@ -157,6 +160,15 @@ impl<J> Queue<J> {
             return Vec::new();
         }
         std::mem::take(&mut self.inbox.lock().mail.wanted)
+    }
+
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    /// Whether a result was let go of since this was last asked.
+    pub fn take_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed) && self.abandoned.swap(false, Ordering::Acquire)
     }
 
     /// Waits awake until the worker is called. Yielding lets MLX's thread, which may

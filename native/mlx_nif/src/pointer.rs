@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use mlx_core::{Dtype, Error, SegmentName, Slot, Stream};
-use rustler::{Atom, Binary, Encoder, Env, NifTuple, ResourceArc, Term};
+use rustler::{Atom, Binary, Env, NifTuple, ResourceArc, Term};
 
 use crate::device::DeviceAtom;
-use crate::instruction::TypeTuple;
-use crate::reply::{Outcome, Reply};
+use crate::instruction::{List, TypeTuple};
+use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::pending;
 use crate::tensor::Tensor;
 
@@ -28,15 +28,13 @@ impl From<SegmentName> for SegmentTuple {
 /// Sends `{tag, outcome}` with the address of the tensor's values.
 #[rustler::nif]
 fn pointer_to_local(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
-    let outcome = tensor.slot().map(|slot| {
-        let reply = Reply::new(env, tag);
-        slot.address(move |found| {
-            let found = found.map(|(address, len)| AddressTuple(address, len));
-            reply.send(|env| Outcome::from(found).encode(env));
-        });
+    let asked = tensor.slot().map(|slot| {
+        slot.address(Reply::new(env, tag, |env, found| {
+            outcome(env, found, |(address, len)| AddressTuple(address, len))
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// Sends `{tag, outcome}` with the name of shared memory that holds `values` as long as
@@ -51,11 +49,13 @@ fn pointer_to_ipc(
 ) -> Outcome<Atom> {
     let publish = || {
         let (slot, values) = (tensor.slot()?, values.slot()?);
-        let reply = Reply::new(env, tag);
-        slot.publish(&values, permissions, move |segment| {
-            let segment = segment.map(SegmentTuple::from);
-            reply.send(|env| Outcome::from(segment).encode(env));
-        });
+        slot.publish(
+            &values,
+            permissions,
+            Reply::new(env, tag, |env, segment| {
+                outcome(env, segment, SegmentTuple::from)
+            }),
+        );
         Ok::<_, Error>(pending())
     };
     publish().into()
@@ -67,13 +67,14 @@ fn pointer_from_local(
     env: Env,
     device: DeviceAtom,
     source: (usize, usize),
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (address, len) = source;
-    from(env, device, dtype, tag, |stream, dtype, reply| {
-        stream.copy_address(address, len, dims, dtype, reply);
+    from(device, dtype, |stream, dtype| {
+        let reply = Reply::new(env, tag, tensor_of);
+        stream.copy_address(address, len, dims.0, dtype, reply);
     })
 }
 
@@ -83,33 +84,24 @@ fn pointer_from_ipc(
     env: Env,
     device: DeviceAtom,
     source: (Binary, usize),
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (name, len) = (source.0.as_slice().to_vec(), source.1);
-    from(env, device, dtype, tag, |stream, dtype, reply| {
-        stream.copy_segment(name, len, dims, dtype, reply);
+    from(device, dtype, |stream, dtype| {
+        let reply = Reply::new(env, tag, tensor_of);
+        stream.copy_segment(name, len, dims.0, dtype, reply);
     })
 }
 
-type Answer = Box<dyn FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send>;
+fn tensor_of(env: Env, slot: Result<Arc<Slot>, Arc<Error>>) -> Term {
+    outcome(env, slot, Tensor::new)
+}
 
-fn from(
-    env: Env,
-    device: DeviceAtom,
-    dtype: TypeTuple,
-    tag: Term,
-    copy: impl FnOnce(&Stream, Dtype, Answer),
-) -> Outcome<Atom> {
+fn from(device: DeviceAtom, dtype: TypeTuple, copy: impl FnOnce(&Stream, Dtype)) -> Outcome<Atom> {
     let start = || {
-        let stream = Stream::of(device.into())?;
-        let dtype = dtype.try_into()?;
-        let reply = Reply::new(env, tag);
-        let answer = move |slot: Result<Arc<Slot>, Arc<Error>>| {
-            reply.send(|env| Outcome::from(slot.map(Tensor::new)).encode(env));
-        };
-        copy(stream, dtype, Box::new(answer));
+        copy(Stream::of(device.into())?, dtype.try_into()?);
         Ok::<_, Error>(pending())
     };
     start().into()

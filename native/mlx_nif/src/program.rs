@@ -4,7 +4,7 @@ use std::sync::Arc;
 use mlx_core::{Few, Program, Slot};
 use rustler::{NifResult, Resource, ResourceArc, Term};
 
-use crate::instruction::{each, nested, Refusal};
+use crate::instruction::{each, nested, List, Refusal};
 use crate::reply::Outcome;
 use crate::stream::{slot, Submitted, Target};
 use crate::tensor::Tensor;
@@ -36,7 +36,7 @@ fn program_new(
 }
 
 fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refusal> {
-    let program = nested(program)?;
+    let program = nested(0, program)?;
     let program = if fuse { program.fused()? } else { program };
     Ok(Compiled {
         program: Arc::new(program),
@@ -51,9 +51,9 @@ fn program_run(
     target: Target,
     compiled: ResourceArc<Compiled>,
     inputs: Term,
-    donated: Vec<ResourceArc<Tensor>>,
+    donated: List<ResourceArc<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
-    match run(target, &compiled, inputs, &donated) {
+    match run(target, &compiled, inputs, &donated.0) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
         Err(Refusal::Term(error)) => Err(error),
@@ -70,7 +70,9 @@ fn run(
     inputs.extend(compiled.constants.iter().cloned());
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
-        donated.iter().for_each(|tensor| drop(tensor.take()));
+        for tensor in donated {
+            tensor.let_go();
+        }
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }

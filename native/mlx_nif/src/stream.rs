@@ -10,7 +10,7 @@ use rustler::{
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
 use crate::instruction::{each, program, Refusal};
-use crate::reply::{Letter, Outcome, Reply};
+use crate::reply::{outcome, Letter, Outcome, Reply};
 use crate::tensor::Tensor;
 
 rustler::atoms! { room, pending }
@@ -120,12 +120,11 @@ fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
 /// Sends `{tag, outcome}` once all work queued so far is done.
 #[rustler::nif]
 fn stream_synchronize(env: Env, device: DeviceAtom, tag: Term) -> Outcome<Atom> {
-    let outcome = Stream::of(device.into()).map(|stream| {
-        let reply = Reply::new(env, tag);
-        stream.synchronize(move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env));
-        });
+    let asked = Stream::of(device.into()).map(|stream| {
+        stream.synchronize(Reply::new(env, tag, |env, done| {
+            outcome(env, done, |()| atom::ok())
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }

@@ -8,8 +8,8 @@ use rustler::{
 
 use crate::device::DeviceAtom;
 use crate::error::SignatureTuple;
-use crate::instruction::TypeTuple;
-use crate::reply::{Outcome, Reply};
+use crate::instruction::{List, TypeTuple};
+use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::{pending, Submitted};
 
 /// Up to this size a copy is cheaper than keeping the original alive.
@@ -37,8 +37,16 @@ impl Tensor {
         slot.clone().ok_or(Error::Deallocated)
     }
 
-    pub fn take(&self) -> Option<Arc<Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Empties the tensor; false if it was empty.
+    pub fn let_go(&self) -> bool {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        slot.map(Slot::let_go).is_some()
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -91,12 +99,12 @@ impl AsRef<[u8]> for Bytes {
 fn tensor_from_binary(
     device: DeviceAtom,
     binary: Term,
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
 ) -> NifResult<Submitted<ResourceArc<Tensor>>> {
     let bytes = Bytes::of(binary)?;
     let load = || {
-        let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
+        let payload = Payload::new(bytes, &dims.0, dtype.try_into()?)?;
         Ok(Stream::of(device.into())?.load(payload).map(Tensor::new))
     };
     Ok(load().into())
@@ -113,13 +121,9 @@ fn tensor_read<'a>(env: Env<'a>, tensor: ResourceArc<Tensor>, tag: Term<'a>) -> 
     if let Some(view) = slot.host_view() {
         return Outcome::Ok(binary(env, view)).encode(env);
     }
-    let reply = Reply::new(env, tag);
-    slot.read(move |view| {
-        reply.send(|env| {
-            let outcome: Outcome<Term> = view.map(|view| binary(env, view)).into();
-            outcome.encode(env)
-        })
-    });
+    slot.read(Reply::new(env, tag, |env, view| {
+        outcome(env, view, |view| binary(env, view))
+    }));
     Outcome::Ok(pending()).encode(env)
 }
 
@@ -135,19 +139,20 @@ fn binary(env: Env, view: HostView) -> Term {
 
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
-fn tensor_eval(env: Env, tensors: Vec<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
-    let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
-    let outcome = slots.map(|mut slots| {
+fn tensor_eval(env: Env, tensors: List<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
+    let slots: Result<Vec<_>, Error> = tensors.0.iter().map(|tensor| tensor.slot()).collect();
+    let asked = slots.map(|mut slots| {
         let Some(first) = slots.pop() else {
             return atom::ok();
         };
-        let reply = Reply::new(env, tag);
-        Slot::eval_all(first, slots, move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env))
-        });
+        Slot::eval_all(
+            first,
+            slots,
+            Reply::new(env, tag, |env, done| outcome(env, done, |()| atom::ok())),
+        );
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// Starts computing the tensor.
@@ -163,22 +168,17 @@ fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
 /// Sends `{tag, outcome}` with the array's type and shape.
 #[rustler::nif]
 fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
-    let outcome = tensor.slot().map(|slot| {
-        let reply = Reply::new(env, tag);
-        slot.signature(move |outcome| {
-            let signature = outcome
-                .as_ref()
-                .map(SignatureTuple::from)
-                .map_err(Arc::clone);
-            reply.send(|env| Outcome::from(signature).encode(env));
-        });
+    let asked = tensor.slot().map(|slot| {
+        slot.signature(Reply::new(env, tag, |env, found| {
+            outcome(env, found, |found| SignatureTuple::from(&found))
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// Lets go of the tensor's memory; false if it had been let go before.
 #[rustler::nif]
 fn tensor_deallocate(tensor: ResourceArc<Tensor>) -> bool {
-    tensor.take().is_some()
+    tensor.let_go()
 }

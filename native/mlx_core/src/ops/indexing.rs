@@ -70,7 +70,10 @@ fn slice(x: &Array, part: Part, s: &Stream) -> Result<Array> {
 fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
     // A narrow type may not hold the limit.
     let dtype = match positions.dtype() {
-        Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
+        dtype if dtype.is_float() || dtype.is_complex() => {
+            return Err(Error::PositionType { dtype })
+        }
+        Dtype::Bool | Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
         Dtype::Int8 | Dtype::Int16 => Dtype::Int32,
         wide => wide,
     };
