@@ -63,7 +63,9 @@ defmodule Mlx.MixProject do
       main: "readme",
       source_url: @source_url,
       source_ref: "v#{@version}",
-      extras: ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++ guides(),
+      extras:
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++
+          ["guides/troubleshooting.md" | guides()],
       groups_for_extras: ["Backend documentation": ~r"^guides/backend_documentation/"]
     ]
   end

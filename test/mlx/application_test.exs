@@ -25,5 +25,38 @@ defmodule Mlx.ApplicationTest do
     assert Nx.to_list(Nx.add(tensor, 1)) == [2, 3]
   end
 
+  test "compiled functions are compiled anew after its restart" do
+    handler = make_ref()
+    :telemetry.attach(handler, [:mlx, :compile, :stop], &__MODULE__.report/4, self())
+    on_exit(fn -> :telemetry.detach(handler) end)
+
+    tensor = Nx.tensor([1, 2], backend: {Mlx.Backend, device: :cpu})
+    double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler)
+    before = double.(tensor)
+    assert_received :compiled
+    double.(tensor)
+    refute_received :compiled
+
+    stop()
+    :ok = Application.start(:mlx)
+    assert Nx.to_list(double.(before)) == [4, 8]
+    assert_received :compiled
+  end
+
+  test "streams and work in flight outlive its restart" do
+    stream = Mlx.Stream.new(:cpu)
+    double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler, stream: stream)
+    one = Nx.tensor(1.0, backend: {Mlx.Backend, device: :cpu})
+    flying = Enum.reduce(1..100, one, fn _, x -> double.(x) end)
+    stop()
+    :ok = Application.start(:mlx)
+    assert Nx.to_number(flying) == 2.0 ** 100
+    assert Nx.to_number(double.(one)) == 2.0
+  end
+
+  def double(x), do: Nx.multiply(x, 2)
+
+  def report(_event, _measurements, _metadata, test), do: send(test, :compiled)
+
   defp stop, do: capture_log(fn -> :ok = Application.stop(:mlx) end)
 end

@@ -20,10 +20,18 @@ defmodule Mlx.OwnVm do
   Gives what the code printed and the status with which the VM ended.
   """
   def run(code) do
+    {executable, args} = command(code)
+    System.cmd(executable, args, stderr_to_stdout: true)
+  end
+
+  @doc """
+  Gives the program, and its arguments, that runs the code.
+  """
+  def command(code) do
     paths =
       for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
 
-    System.cmd("elixir", List.flatten(paths) ++ ["-e", @start <> code], stderr_to_stdout: true)
+    {System.find_executable("elixir"), List.flatten(paths) ++ ["-e", @start <> code]}
   end
 
   @doc """

@@ -138,21 +138,28 @@ pub fn worker_count() -> usize {
 }
 
 /// Ends every worker after the job it is at; false if one is still busy at the deadline.
-pub(crate) fn stop_all(patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+pub(crate) fn stop_all(deadline: Instant) -> bool {
     let threads = std::mem::take(&mut POOL.lock().threads);
     threads.iter().for_each(|(worker, _)| worker.queue.stop());
-    for (_, thread) in threads {
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    let mut busy = threads;
+    loop {
+        let (done, rest) = busy
+            .into_iter()
+            .partition(|(_, thread)| thread.is_finished());
+        busy = rest;
+        let done: Vec<(&Worker, JoinHandle<()>)> = done;
         // A panic of the thread is of no consequence any more.
-        let _ = thread.join();
+        done.into_iter().for_each(|(_, thread)| drop(thread.join()));
+        if busy.is_empty() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            // Whoever asks again must learn of them, too.
+            POOL.lock().threads.append(&mut busy);
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    true
 }
 
 impl Worker {

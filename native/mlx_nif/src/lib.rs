@@ -8,6 +8,7 @@ mod memory;
 mod pointer;
 mod program;
 mod reply;
+mod resident;
 mod stream;
 mod tensor;
 
@@ -16,6 +17,7 @@ mod tensor;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+    resident::stay();
     mlx_core::init();
     halt::install(env);
     instruction::load(env).is_ok()
