@@ -54,7 +54,8 @@ defmodule Mlx.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
-      files: ~w(lib native guides Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
+      files:
+        ~w(lib native bench guides livebooks Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
     ]
   end
 
@@ -65,8 +66,12 @@ defmodule Mlx.MixProject do
       source_ref: "v#{@version}",
       extras:
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++
-          ["guides/troubleshooting.md" | guides()],
-      groups_for_extras: ["Backend documentation": ~r"^guides/backend_documentation/"]
+          Path.wildcard("guides/*.md") ++ Path.wildcard("livebooks/*.livemd") ++ guides(),
+      groups_for_extras: [
+        Guides: ~r"^guides/[^/]+$",
+        Livebooks: ~r"^livebooks/",
+        "Backend documentation": ~r"^guides/backend_documentation/"
+      ]
     ]
   end
 

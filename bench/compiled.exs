@@ -1,18 +1,20 @@
-defmodule CompiledCases do
+defmodule Mlx.Bench.Compiled do
   @moduledoc false
 
   # What Mlx.Compiler is compared on. A case that ends in _fused has `fuse: true`.
 
   import Nx.Defn
+  import Mlx.Bench.Transformer, only: [random: 1]
+  alias Mlx.Bench.{Eager, Transformer}
 
-  def all do
-    {a, b} = {Cases.random({256}), Cases.random({256})}
-    mlp = for shape <- [{32, 784}, {784, 128}, {128, 10}], do: Cases.random(shape)
-    {x, w} = Cases.transformer()
+  def cases do
+    {a, b} = {random({256}), random({256})}
+    mlp = for shape <- [{32, 784}, {784, 128}, {128, 10}], do: random(shape)
+    {x, w} = Transformer.inputs()
     {state, batch} = training()
     Mlx.eval({a, b, List.to_tuple(mlp), x, w, state, batch})
 
-    chain = &Cases.chain/2
+    chain = &Eager.chain/2
     step = &step/2
 
     [
@@ -23,8 +25,8 @@ defmodule CompiledCases do
       {"mlp_fused_and_read", read(&mlp/3, mlp, fuse: true)},
       {"while_1000_and_read", read(&loop/1, [a], [])},
       {"while_1000_fused_and_read", read(&loop/1, [a], fuse: true)},
-      {"block_compiled_and_read", read(&Cases.block/2, [x, w], [])},
-      {"block_fused_and_read", read(&Cases.block/2, [x, w], fuse: true)},
+      {"block_compiled_and_read", read(&Transformer.block/2, [x, w], [])},
+      {"block_fused_and_read", read(&Transformer.block/2, [x, w], fuse: true)},
       {"training_step", training_step(step, state, batch, [])},
       {"training_step_fused", training_step(step, state, batch, fuse: true)},
       {"training_100_steps", training_steps(step, state, batch, [])},
@@ -76,12 +78,12 @@ defmodule CompiledCases do
   # The digits' network, 64 to 128 to 10, and Adam's moments.
   defp training do
     shapes = [{64, 128}, {128}, {128, 10}, {10}]
-    params = for shape <- shapes, do: Nx.multiply(Cases.random(shape), 0.1)
+    params = for shape <- shapes, do: Nx.multiply(random(shape), 0.1)
     zeros = for shape <- shapes, do: Nx.broadcast(Nx.tensor(0.0), shape)
     classes = Nx.remainder(Nx.iota({128, 1}), 10)
     one_hot = Nx.as_type(Nx.equal(classes, Nx.iota({1, 10})), :f32)
     state = List.to_tuple(Enum.map([params, zeros, zeros], &List.to_tuple/1) ++ [Nx.tensor(1.0)])
-    {state, {Cases.random({128, 64}), one_hot}}
+    {state, {random({128, 64}), one_hot}}
   end
 
   defn step({params, m, v, t}, batch) do

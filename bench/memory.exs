@@ -3,21 +3,30 @@
 #
 #     OPENBLAS_NUM_THREADS=1 mix run bench/memory.exs [--python PYTHON]
 
-defmodule Transformer do
+Code.require_file("transformer.exs", __DIR__)
+
+defmodule Mlx.Bench.Memory do
   import Nx.Defn
+  alias Mlx.Bench.Transformer
 
   @layers 12
 
   def weights do
     for _ <- 1..@layers do
-      for shape <- List.duplicate({256, 256}, 4) ++ [{256, 1024}, {1024, 256}],
+      for shape <- Transformer.shapes(),
           do: Nx.multiply(Nx.iota(shape, type: :f32), 1.0e-8)
     end
     |> Enum.map(&List.to_tuple/1)
     |> List.to_tuple()
   end
 
-  def forward(x, layers), do: layers |> Tuple.to_list() |> Enum.reduce(x, &block/2)
+  def forward(x, layers) do
+    silu = &Transformer.silu/1
+
+    layers
+    |> Tuple.to_list()
+    |> Enum.reduce(x, &Transformer.block(&2, &1, silu))
+  end
 
   def step(x, layers) do
     {loss, grads} = value_and_grad(layers, &Nx.mean(forward(x, &1)))
@@ -26,36 +35,13 @@ defmodule Transformer do
     update = fn w, g -> Nx.subtract(w, Nx.multiply(0.1, g)) end
     {loss, weights |> Enum.zip_with(grads, update) |> List.to_tuple()}
   end
-
-  defp block({wq, wk, wv, wo, up, down}, x) do
-    h = norm(x)
-
-    [q, k, v] =
-      for w <- [wq, wk, wv],
-          do: h |> Nx.dot(w) |> Nx.reshape({128, 4, 64}) |> Nx.transpose(axes: [1, 0, 2])
-
-    scores = q |> Nx.dot([2], [0], k, [2], [0]) |> Nx.multiply(0.125)
-    exp = Nx.exp(Nx.subtract(scores, Nx.reduce_max(scores, axes: [-1], keep_axes: true)))
-
-    heads =
-      Nx.dot(Nx.divide(exp, Nx.sum(exp, axes: [-1], keep_axes: true)), [2], [0], v, [1], [0])
-
-    x = Nx.add(x, heads |> Nx.transpose(axes: [1, 0, 2]) |> Nx.reshape({128, 256}) |> Nx.dot(wo))
-    h = x |> norm() |> Nx.dot(up)
-    Nx.add(x, h |> Nx.multiply(Nx.sigmoid(h)) |> Nx.dot(down))
-  end
-
-  defp norm(y) do
-    centred = Nx.subtract(y, Nx.mean(y, axes: [-1], keep_axes: true))
-    variance = Nx.mean(Nx.multiply(centred, centred), axes: [-1], keep_axes: true)
-    Nx.multiply(centred, Nx.rsqrt(Nx.add(variance, 1.0e-5)))
-  end
 end
 
+alias Mlx.Bench.Memory
 {opts, []} = OptionParser.parse!(System.argv(), strict: [python: :string])
 Nx.default_backend({Mlx.Backend, device: :cpu})
 x = Nx.iota({128, 256}, type: :f32) |> Nx.divide(32_768)
-weights = Transformer.weights()
+weights = Memory.weights()
 Mlx.eval({x, weights})
 
 python =
@@ -67,8 +53,8 @@ python =
   end
 
 for {name, fun, theirs} <- [
-      {"forward", &Transformer.forward/2, hd(python)},
-      {"training step", &Transformer.step/2, List.last(python)}
+      {"forward", &Memory.forward/2, hd(python)},
+      {"training step", &Memory.step/2, List.last(python)}
     ] do
   compiled = Nx.Defn.compile(fun, [x, weights], compiler: Mlx.Compiler, device: :cpu)
 

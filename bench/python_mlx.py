@@ -48,6 +48,34 @@ def block(x, w):
     return x + h @ w[5]
 
 
+def fast_cases():
+    x, weight = mx.random.normal((512, 2048)), mx.random.normal((2048,))
+    heads, square = mx.random.normal((1, 8, 512, 64)), mx.random.normal((4096, 4096))
+    key, token = mx.random.normal((1, 8, 1024, 64)), mx.random.normal((1, 8, 1, 64))
+    gate, half = mx.random.normal((512, 4096)), heads.astype(mx.bfloat16)
+    mx.eval(x, weight, heads, square, key, token, gate, half)
+
+    def rope(y):
+        return mx.fast.rope(y, 64, traditional=False, base=10000.0, scale=1.0, offset=3)
+
+    def attend(q, k, **options):
+        return mx.fast.scaled_dot_product_attention(q, k, k, scale=0.125, **options)
+
+    cases = {
+        "fast_rms_norm_512x2048": lambda: mx.fast.rms_norm(x, weight, 1e-5),
+        "fast_layer_norm_512x2048": lambda: mx.fast.layer_norm(x, weight, weight, 1e-5),
+        "fast_rope_8x512x64": lambda: rope(heads),
+        "fast_rope_token": lambda: rope(token),
+        "fast_attention_8x512x64": lambda: attend(heads, heads, mask="causal"),
+        "fast_attention_bf16": lambda: attend(half, half, mask="causal"),
+        "fast_attention_token": lambda: attend(token, key),
+        "fast_swiglu_512x4096": lambda: nn.silu(gate) * gate,
+        "fast_softmax_4096x4096": lambda: mx.softmax(square, axis=-1, precise=True),
+        "fast_einsum_8x512x64": lambda: mx.einsum("bhqd,bhkd->bhqk", heads, heads),
+    }
+    return {name: (lambda run=run: mx.eval(run())) for name, run in cases.items()}
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--device", default="cpu")
@@ -168,6 +196,7 @@ def main():
         "conv_8x56x56x64": lambda: mx.eval(mx.conv2d(image, kernels, padding=1)),
         "window_max_8x112x112x64": lambda: mx.eval(pool(pooled)),
     }
+    cases.update(fast_cases())
     out = {}
     for name, run in cases.items():
         if not args.only or name in args.only:

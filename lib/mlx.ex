@@ -122,7 +122,8 @@ defmodule Mlx do
   end
 
   @doc """
-  Waits for all work queued so far on a device.
+  Waits for all work queued so far on the stream that all share on a device, or on a
+  `Mlx.Stream`, see `Mlx.Stream.synchronize/1`.
 
   ## Examples
 
@@ -130,10 +131,8 @@ defmodule Mlx do
       :ok
 
   """
-  @spec synchronize(Mlx.Device.t()) :: :ok
-  def synchronize(device \\ Mlx.Device.default()) do
-    device |> Mlx.Device.check!() |> Dispatch.synchronize()
-  end
+  @spec synchronize(Mlx.Stream.t() | Mlx.Device.t() | nil) :: :ok
+  defdelegate synchronize(stream \\ nil), to: Mlx.Stream
 
   defp tensors(container) do
     container |> List.wrap() |> Nx.Defn.Composite.flatten_list() |> Enum.map(&check!/1)

@@ -7,4 +7,7 @@ without_axon =
     [:axon]
   end
 
+# They run for minutes, each as long as SOAK_SECONDS says.
+IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
+
 ExUnit.start(exclude: [:soak | without_axon])

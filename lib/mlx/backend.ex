@@ -260,7 +260,7 @@ defmodule Mlx.Backend do
 
   @impl true
   def backend_deallocate(%T{data: %B{ref: ref}}) do
-    if Mlx.Native.tensor_deallocate(ref), do: :ok, else: :already_deallocated
+    if Dispatch.ok!(Mlx.Native.tensor_deallocate(ref)), do: :ok, else: :already_deallocated
   end
 
   ## Pointers

@@ -19,7 +19,9 @@ defmodule Mlx.Compiler do
     * `:device` - `:cpu` or `:gpu`, `Mlx.Device.default/0` by default. Arguments that are
       elsewhere are copied.
 
-    * `:stream` - a `Mlx.Stream` to run in, instead of the one that all share on a device.
+    * `:stream` - a `Mlx.Stream` to run on, instead of that of `Mlx.Stream.with_stream/2` or
+      the one that all share on a device. Functions of the host that a call runs are in a
+      `with_stream/2` of it.
 
     * `:fuse` - let MLX compile chains of element-wise operations to single kernels. Results
       may differ in rounding. It pays where many small operations follow each other; the
@@ -108,9 +110,17 @@ defmodule Mlx.Compiler do
     &run(compiled, &1)
   end
 
-  defp run({{:evaluator, evaluator}, _options}, args_list), do: evaluator.(args_list)
+  defp run({_, options} = compiled, args_list) do
+    on_stream(options, fn -> run_here(compiled, args_list) end)
+  end
 
-  defp run({%Executable{} = executable, options}, args_list) do
+  # The copying of arguments and functions of the host are on the stream, too.
+  defp on_stream(%Options{stream: nil}, fun), do: fun.()
+  defp on_stream(%Options{stream: stream}, fun), do: Mlx.Stream.with_stream(stream, fun)
+
+  defp run_here({{:evaluator, evaluator}, _options}, args_list), do: evaluator.(args_list)
+
+  defp run_here({%Executable{} = executable, options}, args_list) do
     results = for args <- args_list, do: Executable.run(executable, args, options)
     if options.debug_options.dispatch == :sync, do: results |> List.to_tuple() |> Mlx.eval()
     if options.garbage_collect, do: :erlang.garbage_collect()
@@ -119,16 +129,40 @@ defmodule Mlx.Compiler do
 
   defp compile(key, vars, fun, opts) do
     options = opts |> Options.new!() |> Fuse.prepare()
-    compile = fn -> compile_anew(key, vars, fun, options) end
+    metadata = %{function: key, device: options.device, fuse: options.fuse, cache: :off}
+
+    compile = fn cache ->
+      on_stream(options, fn ->
+        compile_anew(key, vars, fun, options, %{metadata | cache: cache})
+      end)
+    end
 
     executable =
-      if options.cache, do: Cache.fetch(cache_key(key, vars, options), compile), else: compile.()
+      if options.cache,
+        do: fetch(cache_key(key, vars, options), metadata, compile),
+        else: compile.(:off)
 
     {executable, options}
   end
 
-  defp compile_anew(key, vars, fun, options) do
-    executable = Mlx.Telemetry.compile(key, fn -> Executable.compile(fun, vars, options) end)
+  defp fetch(key, metadata, compile) do
+    started = System.monotonic_time()
+
+    case Cache.fetch(key, fn -> compile.(:miss) end) do
+      {:hit, executable} ->
+        Mlx.Telemetry.hit(%{metadata | cache: :hit}, started, nodes(executable))
+        executable
+
+      {:miss, executable} ->
+        executable
+    end
+  end
+
+  defp nodes(%Executable{nodes: nodes}), do: nodes
+  defp nodes({:evaluator, _evaluator}), do: 0
+
+  defp compile_anew(key, vars, fun, options, metadata) do
+    executable = Mlx.Telemetry.compile(metadata, fn -> Executable.compile(fun, vars, options) end)
     if options.debug_options.print, do: IO.inspect(executable.plan)
     executable
   rescue

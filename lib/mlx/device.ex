@@ -32,14 +32,18 @@ defmodule Mlx.Device do
   def available, do: Mlx.Native.device_available()
 
   @doc """
-  The device new tensors go to when none is asked for.
+  The device new tensors go to when none is asked for: in `Mlx.Stream.with_stream/2` that of
+  the stream, else the one that was set, or the GPU where there is one.
   """
   @spec default() :: t
   def default do
-    with nil <- :persistent_term.get(@default, nil) do
-      if :gpu in available(), do: :gpu, else: :cpu
+    case Mlx.Stream.current() do
+      %Mlx.Stream{device: device} -> device
+      nil -> :persistent_term.get(@default, nil) || first()
     end
   end
+
+  defp first, do: if(:gpu in available(), do: :gpu, else: :cpu)
 
   @doc """
   Sets the device new tensors go to, for all processes.

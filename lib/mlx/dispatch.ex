@@ -90,7 +90,11 @@ defmodule Mlx.Dispatch do
   def submit(nodes, tensors, device) do
     refs = refs(tensors, device)
     {instructions, registers} = Graph.flatten(nodes, length(refs))
-    queue(device, fn -> Native.stream_submit(device, instructions, refs, registers) end)
+    submit(device, instructions, refs, registers)
+  end
+
+  defp submit(device, instructions, refs, registers) do
+    queue(device, &Native.stream_submit(&1, instructions, refs, registers))
   end
 
   @doc """
@@ -126,7 +130,7 @@ defmodule Mlx.Dispatch do
   def copy(%T{} = tensor, device) do
     check_type!(tensor.type, device)
     ref = across(tensor, device)
-    [ref] = queue(device, fn -> Native.stream_submit(device, [], [ref], [0]) end)
+    [ref] = submit(device, [], [ref], [0])
     wrap(tensor, ref, device)
   end
 
@@ -196,7 +200,7 @@ defmodule Mlx.Dispatch do
     {String.to_atom(type), List.to_tuple(dims)}
   end
 
-  def synchronize(device), do: await(&Native.stream_synchronize(device, &1))
+  def synchronize(target), do: await(&Native.stream_synchronize(target, &1))
 
   # Operands
 
@@ -253,7 +257,9 @@ defmodule Mlx.Dispatch do
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
   """
-  def ref(%T{data: %Backend{device: from}, type: {:f, 64}} = tensor, to) when from != to do
+  def ref(%T{data: %Backend{ref: ref, device: device}}, device), do: ref
+
+  def ref(%T{data: %Backend{}, type: {:f, 64}} = tensor, to) do
     check_type!(tensor.type, to)
     across(tensor, to)
   end
@@ -325,7 +331,7 @@ defmodule Mlx.Dispatch do
   # The array of a node whose only input is another array.
   defp one(node, ref, device) do
     {instructions, registers} = Graph.flatten([node], 1)
-    [ref] = queue(device, fn -> Native.stream_submit(device, instructions, [ref], registers) end)
+    [ref] = submit(device, instructions, [ref], registers)
     ref
   end
 
@@ -341,9 +347,9 @@ defmodule Mlx.Dispatch do
 
   defp load_bytes(binary, shape, type, device) do
     [ref] =
-      queue(device, fn ->
+      queue(device, fn target ->
         with {status, ref} when status in [:ok, :collect] <-
-               Native.tensor_from_binary(device, binary, Tuple.to_list(shape), type),
+               Native.tensor_from_binary(target, binary, Tuple.to_list(shape), type),
              do: {status, [ref]}
       end)
 
@@ -351,10 +357,13 @@ defmodule Mlx.Dispatch do
   end
 
   @doc """
-  Makes a request again for as long as the queue of the target is full.
+  Makes a request of where the work of this process for a device goes, again for as long
+  as the queue there is full.
   """
-  def queue(target, request) do
-    case request.() do
+  def queue(device, request), do: device |> Mlx.Stream.target() |> ask(request)
+
+  defp ask(target, request) do
+    case request.(target) do
       {:ok, refs} ->
         settle(refs)
 
@@ -365,7 +374,7 @@ defmodule Mlx.Dispatch do
 
       :full ->
         await_room(target)
-        queue(target, request)
+        ask(target, request)
 
       {:error, error} ->
         raise Mlx.Error.from_native(error)

@@ -9,8 +9,8 @@ defmodule Mlx.Error do
   ## Fields
 
     * `:kind` - what went wrong: `:shape`, `:type`, `:unsupported`, `:device`,
-      `:memory`, `:io`, `:value` for what a debug setting of `Mlx.Backend` found, or
-      `:native` for what MLX itself reported
+      `:memory`, `:io`, `:value` for a matrix without an answer and for what a debug
+      setting of `Mlx.Backend` found, or `:native` for what MLX itself reported
     * `:op` - the name of the operation, or `nil`
     * `:operands` - a list of `{type, shape}` of its operands, such as
       `{"f32", {2, 3}}`

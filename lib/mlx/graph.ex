@@ -143,10 +143,23 @@ defmodule Mlx.Graph do
   end
 
   @doc """
-  The program, as an attribute of an instruction, that makes nodes of other nodes.
+  What nodes have in common that are made of the same in the same way.
+  """
+  def content(%Graph{row: nil} = node), do: key(node)
+
+  def content(%Graph{row: row, operands: operands, attributes: attributes, result: result}),
+    do: {row, Enum.map(operands, &content/1), attributes, result}
+
+  @doc """
+  The program, as an attribute of an instruction, that makes nodes of other nodes. An input
+  may be several nodes, which are the same.
   """
   def program(nodes, inputs) do
-    registers = inputs |> Enum.with_index() |> Map.new(fn {node, at} -> {key(node), at} end)
+    registers =
+      for {same, at} <- Enum.with_index(inputs), node <- List.wrap(same), into: %{} do
+        {key(node), at}
+      end
+
     count = length(inputs)
     state = {[], count, Map.put(registers, :rows, %{})}
     {outputs, {instructions, _next, _known}} = visit_all(nodes, state)
@@ -240,6 +253,16 @@ defmodule Mlx.Graph do
       do: true
 
   def program?(_attribute), do: false
+
+  @doc """
+  How many instructions a program has, those of its programs included.
+  """
+  def count({_inputs, instructions, _registers}) do
+    Enum.reduce(instructions, 0, fn {_row, _operands, attributes}, count ->
+      inside = for attribute <- attributes, program?(attribute), do: count(attribute)
+      count + 1 + Enum.sum(inside)
+    end)
+  end
 
   defp outputs({_inputs, _instructions, registers}), do: length(registers)
 end

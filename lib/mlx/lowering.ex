@@ -6,10 +6,10 @@ defmodule Mlx.Lowering do
   # of `Nx.Backend` and a `Mlx.Graph` node in the place of each tensor. A family module
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
-  alias Mlx.Lowering.{Control, Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
+  alias Mlx.Lowering.{Control, Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg}
   alias Mlx.Lowering.{Narrow, Reduction, Shape, Sort, Window}
 
-  @families [Control, Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
+  @families [Control, Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg] ++
               [Narrow, Reduction, Shape, Sort, Window]
 
   @doc """
@@ -27,7 +27,7 @@ defmodule Mlx.Lowering do
   end
 
   @doc """
-  The nodes of a block of Nx's, or `nil` for one that is run by its own definition.
+  The nodes of a block of Nx's or of `Mlx.Fast`, or `nil` for one that is run by its own definition.
   """
   def lower_block(block, out, args) do
     case {lower_wide_block(block, wide(out), args), out} do

@@ -58,7 +58,8 @@ defmodule Mlx.Pointer do
     copy = copy(pointer, size, type)
 
     Dispatch.from_bytes(out, device, fn device, dims, type ->
-      Dispatch.await(&copy.(device, dims, type, &1))
+      target = Mlx.Stream.target(device)
+      Dispatch.await(&copy.(target, dims, type, &1))
     end)
   end
 

@@ -7,6 +7,7 @@ defmodule Mlx.LoweringTest do
     Lowering.Convolution,
     Lowering.Creation,
     Lowering.Elementwise,
+    Lowering.Fast,
     Lowering.FFT,
     Lowering.Indexing,
     Lowering.Linalg,

@@ -248,6 +248,35 @@ defmodule Mlx.ServingTest do
       assert Enum.all?(partitions, &(Keyword.delete(&1, :stream) == opts))
     end
 
+    test "share one set of weights" do
+      Mlx.OwnVm.assert_alive("""
+      # 64 MB, of which a copy for a stream would be seen.
+      weights = Mlx.eval(Nx.iota({4096, 4096}, type: :f32))
+      held = Mlx.Memory.stats().active
+      true = held >= 4096 * 4096 * 4
+
+      build = fn opts ->
+        dot = Nx.Defn.jit(&Nx.dot/2, opts)
+        fn batch -> dot.(Nx.Batch.pad(batch, 4 - batch.size), weights) end
+      end
+
+      serving = Nx.Serving.new(build, compiler: Mlx.Compiler, device: :cpu, max_concurrency: 4)
+      opts = [serving: serving, name: S, partitions: true, batch_size: 4, batch_timeout: 1]
+      {:ok, _} = Supervisor.start_link([{Nx.Serving, opts}], strategy: :one_for_one)
+      Mlx.Memory.reset_peak()
+
+      1..40
+      |> Task.async_stream(fn at ->
+        row = Nx.put_slice(Nx.broadcast(0.0, {4096}), [at], Nx.tensor([1.0]))
+        got = Nx.Serving.batched_run(S, Nx.Batch.stack([row]))
+        true = Nx.to_number(got[0][3]) == at * 4096.0 + 3
+      end, max_concurrency: 16, timeout: :infinity)
+      |> Stream.run()
+
+      true = Mlx.Memory.stats().peak < held + 32_000_000
+      """)
+    end
+
     test "are a positive number" do
       for count <- [0, -1, 1.5, nil] do
         assert_raise ArgumentError, ~r/:max_concurrency is a positive number/, fn ->

@@ -14,9 +14,9 @@ defmodule Mlx.GradientCases do
     * `:nx` - why Nx's gradient is not the limit of differences, where it is not
   """
 
-  alias __MODULE__.{Elements, Linalg, Shapes}
+  alias __MODULE__.{Elements, Fast, Linalg, Shapes}
 
-  def all, do: Elements.all() ++ Shapes.all() ++ Linalg.all()
+  def all, do: Elements.all() ++ Shapes.all() ++ Linalg.all() ++ Fast.all()
 
   @doc """
   Operations of which Nx refuses the gradient, each with a function.

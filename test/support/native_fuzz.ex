@@ -186,7 +186,7 @@ defmodule Mlx.NativeFuzz do
   defp functions do
     # A stream is a thread for as long as the VM lives.
     for {name, arity} <- Native.__info__(:functions),
-        name not in [:__info__, :rustler_init, :stream_new, :memory_set_limit],
+        name not in [:__info__, :rustler_init, :stream_new, :stream_close, :memory_set_limit],
         do: {name, arity}
   end
 

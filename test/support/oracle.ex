@@ -127,11 +127,13 @@ defmodule Mlx.Oracle do
   end
 
   @doc """
-  The modules of all of Nx's blocks.
+  The modules of all of Nx's blocks and of `Mlx.Fast`'s.
   """
   def blocks do
     {:ok, modules} = :application.get_key(:nx, :modules)
-    Enum.filter(modules, &match?(["Nx", "Block" | _], Module.split(&1)))
+
+    Enum.filter(modules, &match?(["Nx", "Block" | _], Module.split(&1))) ++
+      Mlx.Lowering.Fast.blocks()
   end
 
   @doc """

@@ -28,11 +28,14 @@ defmodule Mlx.OwnVm do
   Gives the program, and its arguments, that runs the code.
   """
   def command(code) do
-    paths =
-      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
-
-    {System.find_executable("elixir"), List.flatten(paths) ++ ["-e", @start <> code]}
+    args = Enum.flat_map(paths(), &["-pa", &1]) ++ ["-e", @start <> code]
+    {System.find_executable("elixir"), args}
   end
+
+  @doc """
+  The folders of code that such a VM is given.
+  """
+  def paths, do: for(path <- :code.get_path(), path = to_string(path), path =~ "_build", do: path)
 
   @doc """
   Asserts that the VM computes after the code as before.

@@ -1,16 +1,16 @@
 defmodule Mlx.Properties do
   @moduledoc """
-  Generators of calls, at least one for each operation and each block of Nx's.
+  Generators of calls, at least one for each operation and each block.
 
   A row is a name and a generator of `{fun, args, options}` for `Mlx.Oracle.assert_same/3`.
   The name is that of the operation, or the module of the block, that the function runs;
   names of other properties are strings.
   """
 
-  alias __MODULE__.{Convolution, Creation, Elementwise, FFT, Indexing, Linalg}
+  alias __MODULE__.{Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg}
   alias __MODULE__.{Narrow, Random, Reduction, Shape, Sort, Vectorized, Window}
 
-  @families [Convolution, Creation, Elementwise, FFT, Indexing, Linalg] ++
+  @families [Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg] ++
               [Narrow, Random, Reduction, Shape, Sort, Vectorized, Window]
 
   def families, do: @families

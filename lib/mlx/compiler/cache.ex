@@ -12,12 +12,13 @@ defmodule Mlx.Compiler.Cache do
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc """
-  What is kept for `key`, or what `compile` makes, which then is.
+  What is kept for `key`, or what `compile` makes, which then is; and whether it was a
+  `:hit` or a `:miss`.
   """
   def fetch(key, compile) do
     case lookup(key) do
       {:ok, value} ->
-        value
+        {:hit, value}
 
       :error ->
         case GenServer.call(__MODULE__, {:claim, key}, :infinity) do
@@ -43,7 +44,7 @@ defmodule Mlx.Compiler.Cache do
   defp compile(key, compile) do
     value = compile.()
     :ets.insert(@table, {key, value, now()})
-    value
+    {:miss, value}
   after
     GenServer.cast(__MODULE__, {:release, key, self()})
   end

@@ -8,8 +8,8 @@ defmodule Mlx.Compiler.Executable do
   alias Nx.Defn.Composite
   alias Nx.Tensor, as: T
 
-  @enforce_keys [:plan, :donated, :output]
-  defstruct [:plan, :donated, :output]
+  @enforce_keys [:plan, :nodes, :donated, :output]
+  defstruct [:plan, :nodes, :donated, :output]
 
   @doc """
   What `Nx.Defn.Compiler` calls to have the executable itself.
@@ -32,8 +32,11 @@ defmodule Mlx.Compiler.Executable do
     {scope, tensors} = Expression.trace(exprs, options)
     settings = %{tensors: tensors, device: options.device, fuse: options.fuse}
 
+    plan = Plan.build(scope, inputs(parameters, options.device), settings)
+
     %__MODULE__{
-      plan: Plan.build(scope, inputs(parameters, options.device), settings),
+      plan: plan,
+      nodes: Plan.nodes(plan),
       donated: for({%T{donatable?: true}, at} <- Enum.with_index(parameters), do: at),
       output: output
     }
@@ -50,10 +53,9 @@ defmodule Mlx.Compiler.Executable do
   @doc """
   Runs it with functions that give the arguments.
   """
-  def run(%__MODULE__{plan: plan} = executable, args, %Options{device: device} = options) do
+  def run(%__MODULE__{plan: plan} = executable, args, %Options{device: device}) do
     values = args |> values(plan.inputs, 0, device) |> List.to_tuple()
-    refs = Plan.run(plan, values, Options.target(options), executable.donated)
-
+    refs = Plan.run(plan, values, device, executable.donated)
     Dispatch.wrap_all(executable.output, refs, device)
   end
 

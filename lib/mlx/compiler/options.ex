@@ -45,12 +45,6 @@ defmodule Mlx.Compiler.Options do
     end
   end
 
-  @doc """
-  Where a program runs.
-  """
-  def target(%__MODULE__{stream: nil, device: device}), do: device
-  def target(%__MODULE__{stream: stream}), do: stream
-
   defp device(%{stream: %Mlx.Stream{device: device}, device: given}) when given in [nil, device],
     do: device
 

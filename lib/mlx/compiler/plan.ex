@@ -147,11 +147,19 @@ defmodule Mlx.Compiler.Plan do
 
   defp program(segment, outputs, places, builder) do
     inputs = Map.values(segment.inputs)
-    constants = Map.values(segment.constants)
+
+    constants = segment.constants |> Map.values() |> alike()
+
     code = Graph.program(outputs, inputs ++ constants)
-    program = Program.new(code, constants, builder.settings)
+    program = Program.new(code, Enum.map(constants, &hd/1), builder.settings)
     {results, next} = give_places(outputs, places)
     {[{:run, places_of(inputs, places), results, program}], next}
+  end
+
+  # Constants in lists of those that are the same.
+  defp alike(constants) do
+    groups = Enum.group_by(constants, &Graph.content/1)
+    constants |> Enum.map(&Graph.content/1) |> Enum.uniq() |> Enum.map(&Map.fetch!(groups, &1))
   end
 
   defp step(%Step{action: action} = step, places, settings) do
@@ -178,19 +186,32 @@ defmodule Mlx.Compiler.Plan do
     end)
   end
 
+  @doc """
+  How many instructions its programs have, those of branches and loops included.
+  """
+  def nodes(%__MODULE__{steps: steps}), do: steps |> Enum.map(&step_nodes/1) |> Enum.sum()
+
+  defp step_nodes({:run, _inputs, _results, program}), do: program.nodes
+
+  defp step_nodes({:host, _operands, _results, {kind, first, second}})
+       when kind in [:cond, :while],
+       do: nodes(first) + nodes(second)
+
+  defp step_nodes({:host, _operands, _results, _action}), do: 0
+
   ## Running
 
   @doc """
   Runs a plan with the arrays of its inputs, of which those that are not used may be
   `nil`, and gives those of its outputs.
   """
-  def run(%__MODULE__{steps: [{:run, inputs, _results, program}]}, values, target, donated) do
+  def run(%__MODULE__{steps: [{:run, inputs, _results, program}]}, values, device, donated) do
     refs = Enum.map(inputs, &elem(values, &1))
     donated = for at <- donated, at in inputs, do: elem(values, at)
-    Program.run(program, refs, target, donated)
+    Program.run(program, refs, device, donated)
   end
 
-  def run(%__MODULE__{steps: steps, outputs: outputs}, values, target, donated) do
+  def run(%__MODULE__{steps: steps, outputs: outputs}, values, device, donated) do
     values =
       values |> Tuple.to_list() |> Enum.with_index() |> Map.new(fn {ref, at} -> {at, ref} end)
 
@@ -198,7 +219,7 @@ defmodule Mlx.Compiler.Plan do
       steps
       |> Enum.zip(donations(steps, only_once(donated, values)))
       |> Enum.reduce(values, fn {step, donated}, values ->
-        run_step(step, values, target, donated)
+        run_step(step, values, device, donated)
       end)
 
     Enum.map(outputs, &Map.fetch!(values, &1))
@@ -230,43 +251,45 @@ defmodule Mlx.Compiler.Plan do
     Enum.reverse(donations)
   end
 
-  defp run_step({:run, inputs, results, program}, values, target, donated) do
+  defp run_step({:run, inputs, results, program}, values, device, donated) do
     donated = Enum.map(donated, &values[&1])
-    refs = Program.run(program, Enum.map(inputs, &values[&1]), target, donated)
+    refs = Program.run(program, Enum.map(inputs, &values[&1]), device, donated)
     put(values, results, refs)
   end
 
-  defp run_step({:host, operands, results, action}, values, target, _donated) do
-    put(values, results, act(action, Enum.map(operands, &values[&1]), target))
+  defp run_step({:host, operands, results, action}, values, device, _donated) do
+    put(values, results, act(action, Enum.map(operands, &values[&1]), device))
   end
 
   defp put(values, places, refs) do
     places |> Enum.zip(refs) |> Enum.into(values)
   end
 
-  defp act({:call, data, fun}, refs, target) do
-    device = Mlx.Stream.device(target)
-
+  defp act({:call, data, fun}, refs, device) do
     data |> Dispatch.wrap_all(refs, device) |> fun.() |> Enum.map(&Dispatch.ref(&1, device))
   end
 
-  defp act(:token, [], _target), do: [:atomics.new(1, [])]
+  # What stands in for an action that is watched.
+  defp act({:watched, watch, action}, refs, device),
+    do: watch.(fn -> act(action, refs, device) end)
 
-  defp act({:once, data, fun}, [token | refs], target) do
-    if :atomics.exchange(token, 1, 1) == 0, do: act({:call, data, fun}, refs, target), else: []
+  defp act(:token, [], _device), do: [:atomics.new(1, [])]
+
+  defp act({:once, data, fun}, [token | refs], device) do
+    if :atomics.exchange(token, 1, 1) == 0, do: act({:call, data, fun}, refs, device), else: []
   end
 
-  defp act({:cond, on_true, on_false}, [predicate | refs], target) do
+  defp act({:cond, on_true, on_false}, [predicate | refs], device) do
     chosen = if Dispatch.truth(predicate), do: on_true, else: on_false
-    run(chosen, List.to_tuple(refs), target, [])
+    run(chosen, List.to_tuple(refs), device, [])
   end
 
-  defp act({:while, condition, body} = loop, refs, target) do
+  defp act({:while, condition, body} = loop, refs, device) do
     values = List.to_tuple(refs)
-    [goes_on] = run(condition, values, target, [])
+    [goes_on] = run(condition, values, device, [])
 
     if Dispatch.truth(goes_on),
-      do: act(loop, run(body, values, target, []), target),
+      do: act(loop, run(body, values, device, []), device),
       else: refs
   end
 end

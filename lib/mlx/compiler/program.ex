@@ -8,8 +8,8 @@ defmodule Mlx.Compiler.Program do
 
   # The code is there to be looked at. As a binary it is not copied whenever the program
   # is taken from the cache.
-  @enforce_keys [:ref, :code, :constants]
-  defstruct [:ref, :code, :constants]
+  @enforce_keys [:ref, :code, :nodes, :constants]
+  defstruct [:ref, :code, :nodes, :constants]
 
   @doc """
   A program of `code`, whose last inputs are the nodes in `constants`.
@@ -17,7 +17,13 @@ defmodule Mlx.Compiler.Program do
   def new(code, constants, settings) do
     refs = Enum.map(constants, &constant(&1, settings))
     program = Dispatch.ok!(Native.program_new(code, refs, settings.fuse))
-    %__MODULE__{ref: program, code: :erlang.term_to_binary(code), constants: length(refs)}
+
+    %__MODULE__{
+      ref: program,
+      code: :erlang.term_to_binary(code),
+      nodes: Graph.count(code),
+      constants: length(refs)
+    }
   end
 
   defp constant(node, %{tensors: tensors, device: device}) do
@@ -27,10 +33,12 @@ defmodule Mlx.Compiler.Program do
     end
   end
 
-  def run(%__MODULE__{ref: program}, refs, target, donated) do
-    target = Mlx.Stream.target(target)
-    Dispatch.queue(target, fn -> Native.program_run(target, program, refs, donated) end)
+  def run(%__MODULE__{ref: program}, refs, device, donated) do
+    Dispatch.queue(device, &Native.program_run(&1, program, refs, donated))
   end
+
+  # What stands in for a program that is watched.
+  def run(run, refs, device, _donated) when is_function(run, 2), do: run.(refs, device)
 
   @doc """
   The number of inputs, the instructions, and the registers of the outputs.

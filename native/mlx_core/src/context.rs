@@ -11,6 +11,7 @@ use crate::evaluation;
 use crate::ffi;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
+use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
@@ -94,6 +95,20 @@ impl Context {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Runs a program instruction by instruction and says what each took.
+    pub(crate) fn profile(
+        &mut self,
+        program: &Program,
+        inputs: Few<Arc<Slot>>,
+        outputs: &[Arc<Slot>],
+    ) -> Result<Profile, Arc<Error>> {
+        // What the instructions wait for is then their own.
+        self.eval(&inputs)?;
+        self.synchronize()?;
+        let (outcome, profile) = profile::of(program, || self.run(program, inputs, outputs));
+        outcome.map(|()| profile)
     }
 
     /// Fills the slot with a copy of bytes of the host, as many as it needs.
@@ -208,6 +223,11 @@ impl Context {
         Ok(HostView::new(array, self.worker))
     }
 
+    /// Whether anything may be left to compute.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.pending.is_empty() && self.in_flight.is_empty())
+    }
+
     /// Waits for everything this stream computes.
     pub(crate) fn synchronize(&mut self) -> Result<(), Arc<Error>> {
         self.flush();
@@ -297,6 +317,11 @@ impl Context {
         match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
             Ok(()) => {
                 self.in_flight.clear();
+                // MLX lets go of an array's event when it is first asked for this, which
+                // two workers must not do at once.
+                arrays.iter().for_each(|array| {
+                    ffi::is_available(array);
+                });
                 Ok(())
             }
             Err(error) => Err(self.poison(error)),

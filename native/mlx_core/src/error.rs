@@ -20,6 +20,7 @@ pub enum ErrorKind {
     Device,
     Memory,
     Io,
+    Value,
     Native,
 }
 
@@ -101,6 +102,11 @@ pub enum Error {
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
     Deallocated,
+    #[error(
+        "the {what} is not in this VM: it belongs to another node, or to a VM that has ended; \
+         send or store a tensor as Nx.backend_copy(tensor, Nx.BinaryBackend)"
+    )]
+    Elsewhere { what: &'static str },
 
     #[error(
         "{bytes} bytes are too many: {held} of {limit} are taken; raise `config :mlx, \
@@ -111,6 +117,12 @@ pub enum Error {
         held: usize,
         limit: usize,
     },
+
+    // Values
+    #[error("a matrix is not positive-definite, so it has no such factor")]
+    NotPositiveDefinite,
+    #[error("a matrix is singular, so there is no one solution")]
+    Singular,
 
     // Pointers
     #[error(
@@ -138,6 +150,10 @@ pub enum Error {
     NoDevice { device: Device },
     #[error("a worker thread could not be started: {message}")]
     Spawn { message: String },
+    #[error("there are {limit} streams, as many as may be at once: close those that have no work")]
+    TooManyStreams { limit: usize },
+    #[error("the stream is closed")]
+    Closed,
     #[error("the stream has stopped because the system is halting")]
     Halted,
 
@@ -182,9 +198,13 @@ impl Error {
             Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
                 ErrorKind::Io
             }
-            Error::NoDevice { .. } => ErrorKind::Device,
+            Error::NoDevice { .. }
+            | Error::Elsewhere { .. }
+            | Error::TooManyStreams { .. }
+            | Error::Closed => ErrorKind::Device,
             Error::Memory { .. } => ErrorKind::Memory,
             Error::KernelFolder { .. } => ErrorKind::Io,
+            Error::NotPositiveDefinite | Error::Singular => ErrorKind::Value,
             Error::InOp { source, .. } => source.kind(),
             _ => ErrorKind::Native,
         }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use mlx_rs::error::Exception;
-use mlx_rs::Array;
+use mlx_rs::{Array, Dtype};
 
 use crate::error::{Error, Result};
 use crate::ffi;
@@ -50,6 +50,13 @@ pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
 /// Starts computing the arrays.
 pub(crate) fn async_eval(arrays: &[&Array]) -> Result<()> {
     run(bytes(arrays), || ffi::async_eval(arrays))
+}
+
+/// Whether a scalar is not zero, once it is computed.
+pub(crate) fn truth(scalar: &Array) -> Result<bool> {
+    let boolean = scalar.as_dtype(Dtype::Bool)?;
+    eval(&[&boolean])?;
+    Ok(ffi::item_bool(&boolean)?)
 }
 
 fn bytes(arrays: &[&Array]) -> usize {

@@ -73,6 +73,12 @@ macro_rules! c_op {
 }
 pub(crate) use c_op;
 
+/// The handle of an array that a C function may do without.
+pub(crate) fn optional(array: Option<&Array>) -> mlx_sys::mlx_array {
+    let ctx = std::ptr::null_mut();
+    array.map_or(mlx_sys::mlx_array_ { ctx }, |array| array.as_ptr())
+}
+
 /// A C vector of array handles.
 pub(crate) struct Arrays(mlx_sys::mlx_vector_array);
 

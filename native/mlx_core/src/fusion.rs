@@ -23,7 +23,7 @@ impl Program {
         kernels::prepare()?;
         let mut fusion = Fusion::new(&self);
         for (at, step) in self.steps().iter().enumerate() {
-            if step.instruction.runs_programs() {
+            if step.instruction.looks() {
                 fusion.close(at)?;
                 fusion.control(step)?;
             } else {
@@ -94,7 +94,7 @@ impl<'a> Fusion<'a> {
         Ok(())
     }
 
-    /// Adds a branch or a loop, with its programs fused.
+    /// Adds what stays as it is, such as a branch or a loop, with its programs fused.
     fn control(&mut self, step: &Step) -> Result<()> {
         let mut step = step.clone();
         if let Some((many, rest)) = unrolled(&step.instruction)? {
@@ -173,10 +173,7 @@ impl Program {
     }
 
     fn computes_nothing(&self) -> bool {
-        !self
-            .steps()
-            .iter()
-            .any(|step| step.instruction.runs_programs())
+        !self.steps().iter().any(|step| step.instruction.looks())
     }
 }
 

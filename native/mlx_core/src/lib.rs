@@ -22,9 +22,11 @@ mod halt;
 mod host;
 mod kernels;
 mod memory;
+mod openblas;
 pub mod ops;
 mod placement;
 mod pointer;
+mod profile;
 mod program;
 mod queue;
 mod reuse;
@@ -45,11 +47,13 @@ pub use memory::{
     set_memory_limit,
 };
 pub use mlx_rs::{Array, Dtype};
+pub use openblas::{openblas, OpenBlas};
 pub use pointer::SegmentName;
+pub use profile::{Event, Line, Profile, Timing};
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
 pub use stream::{Answer, Payload, Stream};
-pub use worker::{worker_count, QUEUE_CAPACITY};
+pub use worker::{queue_depths, worker_count, QueueDepth, QUEUE_CAPACITY};
 
 /// Makes MLX safe to use from this process: errors become values, and
 /// workers stop before the native libraries are torn down. Idempotent.

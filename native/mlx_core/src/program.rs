@@ -6,9 +6,10 @@ use mlx_rs::{Array, Stream};
 use smallvec::SmallVec;
 
 use crate::attribute::Attribute;
-use crate::error::{catch, Error, Result};
+use crate::error::{catch, Error, Result, Signature};
 use crate::memory;
 use crate::ops::Row;
+use crate::profile;
 
 /// A list of mostly one to three, which then needs no memory of its own: what is allocated on
 /// one thread and freed on another is slow.
@@ -145,8 +146,15 @@ impl Program {
         let mut registers: Vec<Option<Array>> = Vec::with_capacity(self.registers);
         registers.extend(inputs.into_iter().map(Some));
         registers.resize_with(self.registers, || None);
+        let recording = profile::is_recording();
         for step in &self.steps {
-            let results = step.instruction.run(&registers, stream)?;
+            let run = || step.instruction.run(&registers, stream);
+            let results = if recording {
+                let operands = || step.instruction.signatures(&registers);
+                profile::record(step, operands, run)?
+            } else {
+                run()?
+            };
             for (register, result) in step.results.clone().zip(results) {
                 watch(result.nbytes());
                 registers[register] = Some(result);
@@ -188,11 +196,17 @@ impl Instruction {
         self.row.results.unwrap_or_else(of_program)
     }
 
-    /// Whether it runs programs and computes to know how.
-    pub(crate) fn runs_programs(&self) -> bool {
-        self.attributes
-            .iter()
-            .any(|attribute| matches!(attribute, Attribute::Program(_)))
+    /// Whether it computes to know what to do, which MLX can't learn.
+    pub(crate) fn looks(&self) -> bool {
+        let runs_program = |attribute: &Attribute| matches!(attribute, Attribute::Program(_));
+        self.row.looks || self.attributes.iter().any(runs_program)
+    }
+
+    /// Of its operands.
+    fn signatures(&self, registers: &[Option<Array>]) -> Vec<Signature> {
+        let operands = self.operands.iter().copied();
+        let arrays = operands.filter_map(|register| registers.get(register)?.as_ref());
+        arrays.map(Signature::from).collect()
     }
 
     fn run(&self, registers: &[Option<Array>], stream: &Stream) -> Result<Vec<Array>> {

@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::host::HostView;
+use crate::profile::Profile;
 use crate::program::{Few, Program};
 use crate::slot::Slot;
 use crate::worker::{self, Job, Task, Worker};
@@ -75,6 +76,23 @@ impl Stream {
             outputs: outputs.clone(),
         };
         self.worker().queue().try_push(job).ok().map(|()| outputs)
+    }
+
+    /// Runs a program instruction by instruction, and answers on the worker with the slots
+    /// of its outputs and what each instruction took.
+    pub fn profile(
+        &self,
+        program: Arc<Program>,
+        inputs: impl Into<Few<Arc<Slot>>>,
+        answer: impl Answer<(Few<Arc<Slot>>, Profile)>,
+    ) {
+        let inputs = inputs.into();
+        let outputs: Few<_> = (0..program.outputs()).map(|_| self.slot()).collect();
+        let work = move |context: &mut Context| {
+            let profile = context.profile(&program, inputs, &outputs)?;
+            Ok((outputs, profile))
+        };
+        self.worker().request(Request { answer, work });
     }
 
     /// True if the queue has room; if not, calls `notice` on the worker once it has.

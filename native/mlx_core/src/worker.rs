@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +24,13 @@ pub const QUEUE_CAPACITY: usize = 4096;
 
 /// A read soon after the last job then costs no wake-up of the thread.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// Streams that there may be at once: threads never end.
+pub const MAX_STREAMS: usize = 1024;
+
+/// Workers that may wait in the pool with work left over, before a new stream gets one of
+/// them instead of a new thread.
+const BUSY_SPARES: usize = 4;
 
 /// Jobs nobody waits for are fetched several at a time.
 const LINGER: Duration = Duration::from_micros(8);
@@ -78,26 +86,32 @@ fn skim(jobs: &mut VecDeque<Job>) {
 pub struct Worker {
     device: Device,
     queue: Queue<Job>,
+    /// Streams that were let go of and whose work is not done.
+    leftovers: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Pool {
-    idle: Vec<&'static Worker>,
+    idle: VecDeque<&'static Worker>,
     threads: Vec<(&'static Worker, JoinHandle<()>)>,
 }
 
 static POOL: Lazy<Mutex<Pool>> = Lazy::new(Mutex::default);
 
-/// A worker for the device: one that is free, else a new one.
+/// A worker for the device: one that has nothing to do, else a new one.
 pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     device.check()?;
     let mut pool = POOL.lock();
-    if let Some(free) = pool.idle.iter().position(|worker| worker.device == device) {
-        return Ok(pool.idle.swap_remove(free));
+    if let Some(worker) = pool.take(device) {
+        return Ok(worker);
+    }
+    if pool.threads.len() >= MAX_STREAMS {
+        return Err(Error::TooManyStreams { limit: MAX_STREAMS });
     }
     let worker: &'static Worker = Box::leak(Box::new(Worker {
         device,
         queue: Queue::new(QUEUE_CAPACITY),
+        leftovers: AtomicUsize::new(0),
     }));
     let thread = std::thread::Builder::new()
         .name(format!("mlx-{device}-{}", pool.threads.len()))
@@ -111,7 +125,32 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
 
 /// Puts a worker back for the next stream.
 pub(crate) fn release(worker: &'static Worker) {
-    POOL.lock().idle.push(worker);
+    worker.leftovers.fetch_add(1, Ordering::Relaxed);
+    worker.call(move |context| {
+        if context.has_work() {
+            // A failure stands in the slots.
+            let _ = context.synchronize();
+        }
+        worker.leftovers.fetch_sub(1, Ordering::Relaxed);
+    });
+    POOL.lock().idle.push_back(worker);
+}
+
+impl Pool {
+    /// Of the workers that serve no stream the first that is done, or the one that was
+    /// let go of first if too many are not.
+    fn take(&mut self, device: Device) -> Option<&'static Worker> {
+        let of_device = |at: &usize| self.idle[*at].device == device;
+        let spares: Vec<usize> = (0..self.idle.len()).filter(of_device).collect();
+        let is_done = |at: &&usize| self.idle[**at].leftovers.load(Ordering::Relaxed) == 0;
+        let chosen = match spares.iter().find(is_done) {
+            None if spares.len() >= BUSY_SPARES || self.threads.len() >= MAX_STREAMS => {
+                spares.first()
+            }
+            done => done,
+        };
+        self.idle.remove(*chosen?)
+    }
 }
 
 thread_local! {
@@ -135,6 +174,29 @@ pub(crate) fn check_running() -> Result<()> {
 /// Threads started so far.
 pub fn worker_count() -> usize {
     POOL.lock().threads.len()
+}
+
+/// How much work a stream has.
+#[derive(Debug, Clone)]
+pub struct QueueDepth {
+    /// The name of its thread.
+    pub stream: String,
+    pub device: Device,
+    /// Jobs that wait or are being run.
+    pub jobs: usize,
+}
+
+/// Of each stream that someone holds.
+pub fn queue_depths() -> Vec<QueueDepth> {
+    let pool = POOL.lock();
+    let is_idle = |worker: &Worker| pool.idle.iter().any(|idle| std::ptr::eq(*idle, worker));
+    let held = pool.threads.iter().filter(|(worker, _)| !is_idle(worker));
+    held.map(|(worker, thread)| QueueDepth {
+        stream: thread.thread().name().unwrap_or_default().to_owned(),
+        device: worker.device,
+        jobs: worker.queue.depth(),
+    })
+    .collect()
 }
 
 /// Ends every worker after the job it is at; false if one is still busy at the deadline.
@@ -223,6 +285,7 @@ impl Worker {
                 if let Some(job) = mail.jobs.pop_front() {
                     self.execute(job, context);
                 }
+                self.queue.set_taken(mail.jobs.len());
                 context.settle_wanted(self.queue.take_wanted());
             }
             if !idle {

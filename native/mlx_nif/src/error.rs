@@ -11,6 +11,7 @@ pub enum KindAtom {
     Device,
     Memory,
     Io,
+    Value,
     Native,
 }
 
@@ -53,6 +54,7 @@ impl From<&Error> for ErrorMap {
                 ErrorKind::Device => KindAtom::Device,
                 ErrorKind::Memory => KindAtom::Memory,
                 ErrorKind::Io => KindAtom::Io,
+                ErrorKind::Value => KindAtom::Value,
                 ErrorKind::Native => KindAtom::Native,
             },
             op: op.map(|(name, _)| name),

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use mlx_core::{
     dtype_from_nx, ops, Attribute, Dtype, Error, Few, Instruction, Instructions, Program,
@@ -31,7 +32,25 @@ type Row = &'static ops::Row;
 const MAX_NESTING: usize = 100;
 
 /// Atoms last as long as the VM, so that a row is found without reading its name.
-static ROWS: OnceCell<HashMap<Atom, Row>> = OnceCell::new();
+static ROWS: OnceCell<HashMap<Atom, Row, BuildHasherDefault<AtomHasher>>> = OnceCell::new();
+
+/// An atom has a number of its own, which needs no more than spreading.
+#[derive(Default)]
+struct AtomHasher(u64);
+
+impl Hasher for AtomHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Gives each row of the op table its atom.
 pub fn load(env: Env) -> NifResult<()> {

@@ -3,9 +3,12 @@
 mod device;
 mod error;
 mod halt;
+mod handle;
 mod instruction;
 mod memory;
+mod openblas;
 mod pointer;
+mod profile;
 mod program;
 mod reply;
 mod resident;

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use mlx_core::{Dtype, Error, SegmentName, Slot, Stream};
-use rustler::{Atom, Binary, Env, NifTuple, ResourceArc, Term};
+use rustler::{Atom, Binary, Env, NifTuple, Term};
 
-use crate::device::DeviceAtom;
+use crate::handle::Handle;
 use crate::instruction::{List, TypeTuple};
 use crate::reply::{outcome, Outcome, Reply};
-use crate::stream::pending;
+use crate::stream::{pending, Target};
 use crate::tensor::Tensor;
 
 /// Where a tensor's values are and how many bytes they have.
@@ -27,7 +27,7 @@ impl From<SegmentName> for SegmentTuple {
 
 /// Sends `{tag, outcome}` with the address of the tensor's values.
 #[rustler::nif]
-fn pointer_to_local(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+fn pointer_to_local(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
     let asked = tensor.slot().map(|slot| {
         slot.address(Reply::new(env, tag, |env, found| {
             outcome(env, found, |(address, len)| AddressTuple(address, len))
@@ -42,20 +42,17 @@ fn pointer_to_local(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome
 #[rustler::nif]
 fn pointer_to_ipc(
     env: Env,
-    tensor: ResourceArc<Tensor>,
-    values: ResourceArc<Tensor>,
+    tensor: Handle<Tensor>,
+    values: Handle<Tensor>,
     permissions: u32,
     tag: Term,
 ) -> Outcome<Atom> {
     let publish = || {
         let (slot, values) = (tensor.slot()?, values.slot()?);
-        slot.publish(
-            &values,
-            permissions,
-            Reply::new(env, tag, |env, segment| {
-                outcome(env, segment, SegmentTuple::from)
-            }),
-        );
+        let reply = Reply::new(env, tag, |env, segment| {
+            outcome(env, segment, SegmentTuple::from)
+        });
+        slot.publish(&values, permissions, reply);
         Ok::<_, Error>(pending())
     };
     publish().into()
@@ -65,14 +62,14 @@ fn pointer_to_ipc(
 #[rustler::nif]
 fn pointer_from_local(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     source: (usize, usize),
     dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (address, len) = source;
-    from(device, dtype, |stream, dtype| {
+    from(target, dtype, |stream, dtype| {
         let reply = Reply::new(env, tag, tensor_of);
         stream.copy_address(address, len, dims.0, dtype, reply);
     })
@@ -82,14 +79,14 @@ fn pointer_from_local(
 #[rustler::nif]
 fn pointer_from_ipc(
     env: Env,
-    device: DeviceAtom,
+    target: Target,
     source: (Binary, usize),
     dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (name, len) = (source.0.as_slice().to_vec(), source.1);
-    from(device, dtype, |stream, dtype| {
+    from(target, dtype, |stream, dtype| {
         let reply = Reply::new(env, tag, tensor_of);
         stream.copy_segment(name, len, dims.0, dtype, reply);
     })
@@ -99,9 +96,10 @@ fn tensor_of(env: Env, slot: Result<Arc<Slot>, Arc<Error>>) -> Term {
     outcome(env, slot, Tensor::new)
 }
 
-fn from(device: DeviceAtom, dtype: TypeTuple, copy: impl FnOnce(&Stream, Dtype)) -> Outcome<Atom> {
+fn from(target: Target, dtype: TypeTuple, copy: impl FnOnce(&Stream, Dtype)) -> Outcome<Atom> {
     let start = || {
-        copy(Stream::of(device.into())?, dtype.try_into()?);
+        let stream = target.stream()?;
+        copy(&stream, dtype.try_into()?);
         Ok::<_, Error>(pending())
     };
     start().into()

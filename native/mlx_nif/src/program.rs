@@ -4,6 +4,7 @@ use std::sync::Arc;
 use mlx_core::{Few, Program, Slot};
 use rustler::{NifResult, Resource, ResourceArc, Term};
 
+use crate::handle::{Handle, Named};
 use crate::instruction::{each, nested, List, Refusal};
 use crate::reply::Outcome;
 use crate::stream::{slot, Submitted, Target};
@@ -18,8 +19,22 @@ pub struct Compiled {
 #[rustler::resource_impl]
 impl Resource for Compiled {}
 
+impl Named for Compiled {
+    const NAME: &'static str = "compiled function";
+}
+
 // Nothing in it is left half-changed by a panic: only the engine writes, behind its locks.
 impl RefUnwindSafe for Compiled {}
+
+impl Compiled {
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    pub fn constants(&self) -> &[Arc<Slot>] {
+        &self.constants
+    }
+}
 
 /// Makes a program that runs any number of times, fused if asked for.
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -49,9 +64,9 @@ fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refus
 #[rustler::nif]
 fn program_run(
     target: Target,
-    compiled: ResourceArc<Compiled>,
+    compiled: Handle<Compiled>,
     inputs: Term,
-    donated: List<ResourceArc<Tensor>>,
+    donated: List<Handle<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
     match run(target, &compiled, inputs, &donated.0) {
         Ok(tensors) => Ok(Ok(tensors).into()),
@@ -62,17 +77,19 @@ fn program_run(
 
 fn run(
     target: Target,
-    compiled: &Compiled,
+    compiled: &Handle<Compiled>,
     inputs: Term,
-    donated: &[ResourceArc<Tensor>],
+    donated: &[Handle<Tensor>],
 ) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
+    let compiled = compiled.get()?;
     let mut inputs: Few<Arc<Slot>> = each(inputs, slot)?;
     inputs.extend(compiled.constants.iter().cloned());
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
-        for tensor in donated {
+        let tensors = donated.iter().flat_map(Handle::get);
+        tensors.for_each(|tensor| {
             tensor.let_go();
-        }
+        });
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }

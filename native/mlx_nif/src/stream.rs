@@ -1,14 +1,17 @@
+use std::borrow::Cow;
 use std::panic::RefUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mlx_core::{Error, Few, Slot, Stream};
 use rustler::types::atom;
 use rustler::{
-    Atom, Encoder, Env, NifResult, NifTaggedEnum, NifUntaggedEnum, Resource, ResourceArc, Term,
+    Atom, Encoder, Env, NifResult, NifTaggedEnum, NifTuple, NifUntaggedEnum, Resource, ResourceArc,
+    Term,
 };
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
+use crate::handle::{Handle, Named};
 use crate::instruction::{each, program, Refusal};
 use crate::reply::{outcome, Letter, Outcome, Reply};
 use crate::tensor::Tensor;
@@ -37,11 +40,15 @@ impl<T> From<Result<Option<T>, Error>> for Submitted<T> {
     }
 }
 
-/// A stream that Elixir holds.
-pub struct StreamHandle(Stream);
+/// A stream that Elixir holds; empty once it was closed.
+pub struct StreamHandle(Mutex<Option<Stream>>);
 
 #[rustler::resource_impl]
 impl Resource for StreamHandle {}
+
+impl Named for StreamHandle {
+    const NAME: &'static str = "stream";
+}
 
 // Nothing in it is left half-changed by a panic: only the engine writes, behind its locks.
 impl RefUnwindSafe for StreamHandle {}
@@ -51,15 +58,27 @@ impl RefUnwindSafe for StreamHandle {}
 #[rustler(decode)]
 pub enum Target {
     Device(DeviceAtom),
-    Stream(ResourceArc<StreamHandle>),
+    Stream(Handle<StreamHandle>),
 }
 
 impl Target {
-    pub fn stream(&self) -> Result<Stream, Error> {
+    pub fn stream(&self) -> Result<Cow<'static, Stream>, Error> {
         match self {
-            Target::Device(device) => Stream::of((*device).into()).cloned(),
-            Target::Stream(handle) => Ok(handle.0.clone()),
+            Target::Device(device) => Ok(Cow::Borrowed(Stream::of((*device).into())?)),
+            Target::Stream(handle) => handle.get()?.stream().map(Cow::Owned),
         }
+    }
+}
+
+impl StreamHandle {
+    fn stream(&self) -> Result<Stream, Error> {
+        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.clone().ok_or(Error::Closed)
+    }
+
+    fn close(&self) {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(stream.take());
     }
 }
 
@@ -68,19 +87,29 @@ impl Target {
 fn stream_new(device: DeviceAtom) -> Outcome<ResourceArc<StreamHandle>> {
     let stream = Stream::new(device.into());
     stream
-        .map(|stream| ResourceArc::new(StreamHandle(stream)))
+        .map(|stream| ResourceArc::new(StreamHandle(Mutex::new(Some(stream)))))
         .into()
+}
+
+/// Takes no more work for the stream; what is queued is done.
+#[rustler::nif]
+fn stream_close(stream: Handle<StreamHandle>) -> Outcome<Atom> {
+    let closed = stream.get().map(|stream| {
+        stream.close();
+        atom::ok()
+    });
+    closed.into()
 }
 
 /// Queues instructions and gives the tensors of the named registers, not computed yet.
 #[rustler::nif]
 fn stream_submit(
-    device: DeviceAtom,
+    target: Target,
     instructions: Term,
     inputs: Term,
     outputs: Term,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
-    match submit(device, instructions, inputs, outputs) {
+    match submit(target, instructions, inputs, outputs) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
         Err(Refusal::Term(error)) => Err(error),
@@ -88,19 +117,19 @@ fn stream_submit(
 }
 
 fn submit(
-    device: DeviceAtom,
+    target: Target,
     instructions: Term,
     inputs: Term,
     outputs: Term,
 ) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
     let inputs: Few<Arc<Slot>> = each(inputs, slot)?;
     let program = program(inputs.len(), instructions, outputs)?;
-    let slots = Stream::of(device.into())?.run(Arc::new(program), inputs);
+    let slots = target.stream()?.run(Arc::new(program), inputs);
     Ok(slots.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }
 
 pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
-    Ok(tensor.decode::<ResourceArc<Tensor>>()?.slot()?)
+    Ok(tensor.decode::<Handle<Tensor>>()?.get()?.slot()?)
 }
 
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
@@ -119,12 +148,26 @@ fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
 
 /// Sends `{tag, outcome}` once all work queued so far is done.
 #[rustler::nif]
-fn stream_synchronize(env: Env, device: DeviceAtom, tag: Term) -> Outcome<Atom> {
-    let asked = Stream::of(device.into()).map(|stream| {
+fn stream_synchronize(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
+    let asked = target.stream().map(|stream| {
         stream.synchronize(Reply::new(env, tag, |env, done| {
             outcome(env, done, |()| atom::ok())
         }));
         pending()
     });
     asked.into()
+}
+
+/// The name of a stream's thread, its device, and how many jobs are not done.
+#[derive(NifTuple)]
+#[rustler(encode)]
+struct DepthTuple(String, DeviceAtom, usize);
+
+/// Of each stream that someone holds.
+#[rustler::nif]
+fn stream_queue_depths() -> Vec<DepthTuple> {
+    let depths = mlx_core::queue_depths().into_iter();
+    depths
+        .map(|depth| DepthTuple(depth.stream, depth.device.into(), depth.jobs))
+        .collect()
 }

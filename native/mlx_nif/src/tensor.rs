@@ -1,16 +1,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlx_core::{Error, HostView, Payload, Slot, Stream};
+use mlx_core::{Error, HostView, Payload, Slot};
 use rustler::types::atom;
 use rustler::{
     Atom, Binary, Encoder, Env, NewBinary, NifResult, OwnedEnv, Resource, ResourceArc, Term,
 };
 
-use crate::device::DeviceAtom;
 use crate::error::SignatureTuple;
+use crate::handle::{Handle, Named};
 use crate::instruction::{List, TypeTuple};
 use crate::reply::{outcome, Outcome, Reply};
-use crate::stream::{pending, Submitted};
+use crate::stream::{pending, Submitted, Target};
 
 /// Up to this size a copy is cheaper than keeping the original alive.
 const SMALL: usize = 1024;
@@ -23,6 +23,16 @@ struct View(HostView);
 
 #[rustler::resource_impl]
 impl Resource for Tensor {}
+
+impl Named for Tensor {
+    const NAME: &'static str = "tensor";
+}
+
+impl Handle<Tensor> {
+    pub fn slot(&self) -> Result<Arc<Slot>, Error> {
+        self.get()?.slot()
+    }
+}
 
 #[rustler::resource_impl]
 impl Resource for View {}
@@ -97,7 +107,7 @@ impl AsRef<[u8]> for Bytes {
 /// Queues the copy of a binary to a device.
 #[rustler::nif]
 fn tensor_from_binary(
-    device: DeviceAtom,
+    target: Target,
     binary: Term,
     dims: List<i64>,
     dtype: TypeTuple,
@@ -105,7 +115,7 @@ fn tensor_from_binary(
     let bytes = Bytes::of(binary)?;
     let load = || {
         let payload = Payload::new(bytes, &dims.0, dtype.try_into()?)?;
-        Ok(Stream::of(device.into())?.load(payload).map(Tensor::new))
+        Ok(target.stream()?.load(payload).map(Tensor::new))
     };
     Ok(load().into())
 }
@@ -113,7 +123,7 @@ fn tensor_from_binary(
 /// `{:ok, binary}` if the values are at hand; else `{:ok, :pending}`, and `{tag, outcome}`
 /// comes later.
 #[rustler::nif]
-fn tensor_read<'a>(env: Env<'a>, tensor: ResourceArc<Tensor>, tag: Term<'a>) -> Term<'a> {
+fn tensor_read<'a>(env: Env<'a>, tensor: Handle<Tensor>, tag: Term<'a>) -> Term<'a> {
     let slot = match tensor.slot() {
         Ok(slot) => slot,
         Err(error) => return Outcome::<()>::Error(error.into()).encode(env),
@@ -139,17 +149,14 @@ fn binary(env: Env, view: HostView) -> Term {
 
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
-fn tensor_eval(env: Env, tensors: List<ResourceArc<Tensor>>, tag: Term) -> Outcome<Atom> {
+fn tensor_eval(env: Env, tensors: List<Handle<Tensor>>, tag: Term) -> Outcome<Atom> {
     let slots: Result<Vec<_>, Error> = tensors.0.iter().map(|tensor| tensor.slot()).collect();
     let asked = slots.map(|mut slots| {
         let Some(first) = slots.pop() else {
             return atom::ok();
         };
-        Slot::eval_all(
-            first,
-            slots,
-            Reply::new(env, tag, |env, done| outcome(env, done, |()| atom::ok())),
-        );
+        let reply = Reply::new(env, tag, |env, done| outcome(env, done, |()| atom::ok()));
+        Slot::eval_all(first, slots, reply);
         pending()
     });
     asked.into()
@@ -157,7 +164,7 @@ fn tensor_eval(env: Env, tensors: List<ResourceArc<Tensor>>, tag: Term) -> Outco
 
 /// Starts computing the tensor.
 #[rustler::nif]
-fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
+fn tensor_async_eval(tensor: Handle<Tensor>) -> Outcome<Atom> {
     let outcome = tensor.slot().map(|slot| {
         slot.async_eval();
         atom::ok()
@@ -167,7 +174,7 @@ fn tensor_async_eval(tensor: ResourceArc<Tensor>) -> Outcome<Atom> {
 
 /// Sends `{tag, outcome}` with the array's type and shape.
 #[rustler::nif]
-fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome<Atom> {
+fn tensor_signature(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
     let asked = tensor.slot().map(|slot| {
         slot.signature(Reply::new(env, tag, |env, found| {
             outcome(env, found, |found| SignatureTuple::from(&found))
@@ -179,6 +186,6 @@ fn tensor_signature(env: Env, tensor: ResourceArc<Tensor>, tag: Term) -> Outcome
 
 /// Lets go of the tensor's memory; false if it had been let go before.
 #[rustler::nif]
-fn tensor_deallocate(tensor: ResourceArc<Tensor>) -> bool {
-    tensor.let_go()
+fn tensor_deallocate(tensor: Handle<Tensor>) -> Outcome<bool> {
+    tensor.get().map(|tensor| tensor.let_go()).into()
 }

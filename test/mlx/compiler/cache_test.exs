@@ -134,13 +134,13 @@ defmodule Mlx.Compiler.CacheTest do
     %{limit: limit} = Mlx.Compiler.cache_info()
     for n <- 1..limit, do: Cache.fetch({:test, n}, fn -> n end)
     Process.sleep(2)
-    assert Cache.fetch({:test, 1}, fn -> flunk("it is there") end) == 1
+    assert Cache.fetch({:test, 1}, fn -> flunk("it is there") end) == {:hit, 1}
     Process.sleep(2)
     for n <- 1..(2 * limit), do: Cache.fetch({:more, n}, fn -> n end)
     :sys.get_state(Cache)
     assert Mlx.Compiler.cache_info().entries <= limit
-    assert Cache.fetch({:more, 2 * limit}, fn -> flunk("it is there") end) == 2 * limit
-    assert Cache.fetch({:test, 2}, fn -> :again end) == :again
+    assert Cache.fetch({:more, 2 * limit}, fn -> flunk("it is there") end) == {:hit, 2 * limit}
+    assert Cache.fetch({:test, 2}, fn -> :again end) == {:miss, :again}
   end
 
   describe "a compilation that" do
@@ -179,13 +179,13 @@ defmodule Mlx.Compiler.CacheTest do
       assert_receive {:compiling, other}
       assert other in [first, second] and other != one
       send(other, :go)
-      assert_receive {:got, :compiled}
-      assert Cache.fetch(:killed, fn -> flunk("it is there") end) == :compiled
+      assert_receive {:got, {:miss, :compiled}}
+      assert Cache.fetch(:killed, fn -> flunk("it is there") end) == {:hit, :compiled}
     end
 
     test "runs itself does not wait for itself" do
       assert Cache.fetch(:inside, fn -> {:outer, Cache.fetch(:inside, fn -> :inner end)} end) ==
-               {:outer, :inner}
+               {:miss, {:outer, {:miss, :inner}}}
     end
   end
 

@@ -6,14 +6,13 @@ defmodule Mlx.Compiler.OptionsTest do
     device = Mlx.Device.default()
     assert %Options{device: ^device, stream: nil, fuse: false, cache: true} = Options.new!([])
     assert %{print: false, dispatch: :pipelined} = Options.new!([]).debug_options
-    assert Options.target(Options.new!(device: :cpu)) == :cpu
+    assert Options.new!(device: :cpu).device == :cpu
   end
 
   test "take the device of a stream" do
     stream = Mlx.Stream.new(:cpu)
     options = Options.new!(stream: stream)
     assert options.device == :cpu
-    assert Options.target(options) == stream
     assert Options.new!(stream: stream, device: :cpu).device == :cpu
     assert_raise ArgumentError, ~r/is one of :cpu/, fn -> new!(stream: stream, device: :gpu) end
   end

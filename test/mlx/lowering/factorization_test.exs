@@ -81,6 +81,16 @@ defmodule Mlx.Lowering.FactorizationTest do
     tensor |> Nx.is_nan() |> Nx.all() |> Nx.to_number() == 1
   end
 
+  # In each way that Mlx has, the error names the operation when its result is read.
+  defp refuses(fun, op, args) do
+    for run <- [fun, Nx.Defn.jit(fun, compiler: Mlx.Compiler)] ++ fused(fun) do
+      error = assert_raise Mlx.Error, fn -> Mlx.eval(apply(run, Enum.map(args, &mlx/1))) end
+      assert {error.kind, error.op} == {:value, op}
+    end
+  end
+
+  defp fused(fun), do: [Nx.Defn.jit(fun, compiler: Mlx.Compiler, fuse: true)]
+
   describe "cholesky" do
     for type <- @types, n <- @sizes do
       test "of #{type}, #{n} rows" do
@@ -101,10 +111,14 @@ defmodule Mlx.Lowering.FactorizationTest do
       assert run(&LinAlg.cholesky/1, [garbage]) == run(&LinAlg.cholesky/1, [a])
     end
 
-    test "of batches, of which one is not positive-definite" do
+    test "of batches, of which one is not positive-definite or has a NaN" do
       a = definite(:f32, {2, 3, 3})
-      bad = tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], :f32)
-      l = run(&LinAlg.cholesky/1, [Nx.concatenate([a, Nx.new_axis(bad, 0)])])
+      bad = tensor([[[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]], :f32)
+      unknown = Nx.multiply(bad, :nan)
+      refuses(&LinAlg.cholesky/1, "cholesky", [Nx.concatenate([a, bad])])
+      refuses(&LinAlg.cholesky/1, "cholesky", [Nx.concatenate([unknown, bad])])
+
+      l = run(&LinAlg.cholesky/1, [Nx.concatenate([a, unknown])])
       assert_near(l[0..1], LinAlg.cholesky(a), 16)
       assert all_nan?(l[2])
     end
@@ -114,18 +128,26 @@ defmodule Mlx.Lowering.FactorizationTest do
           negative: [[-1.0, 0.0], [0.0, 1.0]],
           indefinite: [[1.0, 2.0], [2.0, 1.0]],
           singular: [[1.0, 1.0], [1.0, 1.0]],
-          zero: [[0.0, 0.0], [0.0, 0.0]],
+          zero: [[0.0, 0.0], [0.0, 0.0]]
+        ],
+        type <- @types do
+      test "of a matrix that is #{name}, of #{type}, is refused" do
+        refuses(&LinAlg.cholesky/1, "cholesky", [tensor(unquote(rows), unquote(type))])
+      end
+    end
+
+    for {name, rows} <- [
           nan: [[:nan, 0.0], [0.0, 1.0]],
           nan_below: [[1.0, 0.0], [:nan, 1.0]]
         ],
         type <- @types do
-      test "of a matrix that is #{name}, of #{type}, is NaN" do
+      test "of a matrix with #{name}, of #{type}, is NaN" do
         assert all_nan?(run(&LinAlg.cholesky/1, [tensor(unquote(rows), unquote(type))]))
       end
     end
 
     for n <- [40, 130, 300], at <- [0, div(n, 2), n - 1] do
-      test "of #{n} rows that fails at #{at} is NaN" do
+      test "of #{n} rows that fails at #{at} is refused" do
         indices = 0..(unquote(n) - 1)
 
         element = fn
@@ -135,7 +157,7 @@ defmodule Mlx.Lowering.FactorizationTest do
         end
 
         a = tensor(for(i <- indices, do: for(j <- indices, do: element.(i, j))), :f32)
-        assert all_nan?(run(&LinAlg.cholesky/1, [a]))
+        refuses(&LinAlg.cholesky/1, "cholesky", [a])
       end
     end
   end
@@ -416,19 +438,25 @@ defmodule Mlx.Lowering.FactorizationTest do
       end
     end
 
-    test "of singular matrices and of what is not finite is NaN" do
-      for type <- @types do
-        a =
-          tensor(
-            [[[2, 1], [1, 2]], [[1, 1], [1, 1]], [[0, 0], [0, 0]], [[1, :nan], [1, 2]]],
-            type
-          )
-
-        b = tensor([[1, 2], [1, 2], [1, 2], [1, 2]], type)
-        x = run(&LinAlg.solve/2, [a, b])
-        assert_near(x[0], tensor([0, 1], type))
-        assert all_nan?(x[1..3])
+    test "of singular matrices is refused" do
+      for type <- @types, singular <- [[[1, 1], [1, 1]], [[0, 0], [0, 0]]] do
+        a = tensor([[[2, 1], [1, 2]], singular, [[1, :nan], [1, 2]]], type)
+        refuses(&LinAlg.solve/2, "solve", [a, tensor([[1, 2], [1, 2], [1, 2]], type)])
       end
+    end
+
+    test "of what is not finite is NaN" do
+      for type <- @types do
+        a = tensor([[[2, 1], [1, 2]], [[1, :nan], [1, 2]], [[:infinity, 1], [1, 2]]], type)
+        x = run(&LinAlg.solve/2, [a, tensor([[1, 2], [1, 2], [1, 2]], type)])
+        assert_near(x[0], tensor([0, 1], type))
+        assert all_nan?(x[1..2])
+      end
+    end
+
+    test "of a singular matrix in the branch not taken is not refused" do
+      invert = &LinAlg.invert/1
+      assert all_nan?(run(invert, [tensor([[1, 1], [1, 1]], :f32)]))
     end
   end
 

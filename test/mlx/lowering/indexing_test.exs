@@ -233,6 +233,44 @@ defmodule Mlx.Lowering.IndexingTest do
     assert_same(& &1[[&2, 1..2]], [@matrix, tensor(2, :u8)])
   end
 
+  # Many positions that are computed are looked at instead of being moved.
+  describe "many positions" do
+    for type <- [:s32, :s64, :u32, :u64, :u16], wrong <- [nil, 5_000, 70_000, -1] do
+      test "of #{type}#{if wrong, do: ", one of them #{wrong}"}" do
+        type = Nx.Type.normalize!(unquote(type))
+        limit = 4_999
+        wrong = unquote(wrong) && unquote(wrong) |> Nx.tensor(type: :s64) |> Nx.as_type(type)
+        numbers = for i <- 1..5_000, do: rem(i * 7919, limit + 1)
+
+        numbers =
+          if wrong, do: List.replace_at(numbers, 4_321, Nx.to_number(wrong)), else: numbers
+
+        inside = Enum.map(numbers, &(&1 |> max(0) |> min(limit)))
+
+        [x, given, moved] =
+          [Enum.to_list(0..limit), numbers, inside] |> Enum.map(&tensor(&1, type))
+
+        column = &Nx.new_axis(&1, 1)
+        pair = &Nx.stack([Nx.remainder(&1, 2), &1], axis: 1)
+        rows = Nx.stack([x, Nx.add(x, 1)])
+
+        for {fun, oracle} <- [
+              {&Nx.take(x, &1), Nx.take(x, moved)},
+              {&Nx.take(x, Nx.add(&1, 0)), Nx.take(x, moved)},
+              {&Nx.gather(x, column.(&1)), Nx.take(x, moved)},
+              {&Nx.take_along_axis(x, &1), Nx.take(x, moved)},
+              {&Nx.indexed_add(x, column.(&1), x), Nx.indexed_add(x, column.(moved), x)}
+            ] do
+          assert_gives(fun, [given], oracle)
+        end
+
+        unless wrong do
+          assert_gives(&Nx.gather/2, [rows, pair.(given)], Nx.gather(rows, pair.(moved)))
+        end
+      end
+    end
+  end
+
   test "what is clamped is so on every way" do
     far = tensor([[-100, 100], [2 ** 31, -(2 ** 40)]], :s64)
     near = tensor([[0, 3], [3, 0]], :s64)

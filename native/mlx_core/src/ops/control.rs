@@ -4,7 +4,7 @@ use mlx_rs::{Array, Dtype, Stream};
 
 use super::{number, ops};
 use crate::error::{Error, Result};
-use crate::evaluation;
+use crate::evaluation::{self, truth};
 use crate::ffi;
 use crate::program::Program;
 use crate::worker;
@@ -101,11 +101,4 @@ fn split(operands: &[&Array], at: usize) -> Result<(Vec<Array>, Vec<Array>)> {
             given: operands.len(),
         }),
     }
-}
-
-/// Waits for the value of a scalar.
-fn truth(scalar: &Array) -> Result<bool> {
-    let boolean = scalar.as_dtype(Dtype::Bool)?;
-    evaluation::eval(&[&boolean])?;
-    Ok(ffi::item_bool(&boolean)?)
 }

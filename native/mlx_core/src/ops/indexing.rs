@@ -1,12 +1,12 @@
 //! Parts of an array, and arrays with a part replaced.
 
+mod positions;
 mod scatter;
 
-use mlx_rs::ops::{maximum, minimum};
-use mlx_rs::{Array, Dtype, Stream};
+use mlx_rs::{Array, Stream};
 
+use super::ops;
 use super::slicing::Part;
-use super::{number, ops};
 use crate::attribute::Shape;
 use crate::error::{Error, Result};
 use crate::ffi::{c_op, Arrays};
@@ -45,12 +45,12 @@ ops! {
     /// Adds updates at positions along `axes`; equal positions accumulate.
     /// Positions outside are moved to the edge.
     indexed_add(x, indices, updates) { axes: Shape } |s| =>
-        scatter::add(x, &update_columns(x, indices, updates, &axes)?, updates, &axes, s);
+        scatter::add(x, &update_columns(x, indices, updates, &axes, s)?, updates, &axes, s);
 
     /// Puts updates at positions along `axes`; of equal positions the last one stays.
     /// Positions outside are moved to the edge.
     indexed_put(x, indices, updates) { axes: Shape } |s| =>
-        scatter::put(x, &update_columns(x, indices, updates, &axes)?, updates, &axes, s);
+        scatter::put(x, &update_columns(x, indices, updates, &axes, s)?, updates, &axes, s);
 }
 
 /// MLX divides by the strides.
@@ -65,43 +65,18 @@ fn slice(x: &Array, part: Part, s: &Stream) -> Result<Array> {
     part.of(x, s)
 }
 
-/// Moves positions into `0..=limit`; MLX checks none. One limit is for all of them,
-/// more are for those along the last axis.
-fn clamp(positions: &Array, limits: &[i32]) -> Result<Array> {
-    // A narrow type may not hold the limit.
-    let dtype = match positions.dtype() {
-        dtype if dtype.is_float() || dtype.is_complex() => {
-            return Err(Error::PositionType { dtype })
-        }
-        Dtype::Bool | Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
-        Dtype::Int8 | Dtype::Int16 => Dtype::Int32,
-        wide => wide,
-    };
-    let positions = positions.as_dtype(dtype)?;
-    let limits = match limits {
-        [limit] => number(i64::from(*limit), dtype)?,
-        _ => Array::from_slice(limits, &[limits.len() as i32]).as_dtype(dtype)?,
-    };
-    let inside = match dtype {
-        Dtype::Uint32 | Dtype::Uint64 => minimum(&positions, &limits)?,
-        _ => minimum(maximum(&positions, number(0, dtype)?)?, &limits)?,
-    };
-    // GPUs have no kernels for unsigned 64-bit positions. Where there can be no negative
-    // ones, MLX does not look for them.
-    Ok(match dtype {
-        Dtype::Int32 => inside.view_dtype(Dtype::Uint32)?,
-        Dtype::Uint64 => inside.as_dtype(Dtype::Uint32)?,
-        _ => inside,
-    })
-}
-
-/// Positions along an axis from which `length` elements fit.
-fn along(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<Array> {
+/// The last position along an axis from which `length` elements fit.
+fn limit(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<i32> {
     let size = size(x, axis)?;
     if size == 0 && positions.size() > 0 {
         return Err(Error::EmptyAxis { axis });
     }
-    clamp(positions, &[(size - length).max(0)])
+    Ok((size - length).max(0))
+}
+
+/// Positions along an axis that are inside.
+fn along(x: &Array, axis: i32, positions: &Array, s: &Stream) -> Result<Array> {
+    positions::inside(positions, &[limit(x, axis, 1, positions)?], s)
 }
 
 pub(super) fn size(x: &Array, axis: i32) -> Result<i32> {
@@ -113,7 +88,13 @@ pub(super) fn size(x: &Array, axis: i32) -> Result<i32> {
 }
 
 /// Starts along the axes, moved so that `lengths` elements fit.
-fn starts_inside(x: &Array, starts: &Array, axes: &[i32], lengths: &[i32]) -> Result<Array> {
+fn starts_inside(
+    x: &Array,
+    starts: &Array,
+    axes: &[i32],
+    lengths: &[i32],
+    s: &Stream,
+) -> Result<Array> {
     let (expected, given) = (x.ndim(), lengths.len());
     if expected != given {
         return Err(Error::Rank { expected, given });
@@ -122,7 +103,7 @@ fn starts_inside(x: &Array, starts: &Array, axes: &[i32], lengths: &[i32]) -> Re
         .iter()
         .map(|&axis| Ok((size(x, axis)? - lengths[axis as usize]).max(0)))
         .collect();
-    clamp(starts, &limits?)
+    positions::inside(starts, &limits?, s)
 }
 
 fn slice_dynamic(
@@ -132,7 +113,7 @@ fn slice_dynamic(
     lengths: &[i32],
     s: &Stream,
 ) -> Result<Array> {
-    let starts = starts_inside(x, starts, axes, lengths)?;
+    let starts = starts_inside(x, starts, axes, lengths, s)?;
     Ok(c_op!(
         mlx_slice_dynamic(
             x.as_ptr(),
@@ -153,7 +134,7 @@ fn put_slice_dynamic(
     axes: &[i32],
     s: &Stream,
 ) -> Result<Array> {
-    let starts = starts_inside(x, starts, axes, part.shape())?;
+    let starts = starts_inside(x, starts, axes, part.shape(), s)?;
     Ok(c_op!(
         mlx_slice_update_dynamic(
             x.as_ptr(),
@@ -168,28 +149,49 @@ fn put_slice_dynamic(
 
 /// One array of positions for each axis, from the last dimension of `indices`. The
 /// slices at them have those `sizes`.
-fn index_columns(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32]) -> Result<Vec<Array>> {
+fn index_columns(
+    x: &Array,
+    indices: &Array,
+    axes: &[i32],
+    sizes: &[i32],
+    s: &Stream,
+) -> Result<Vec<Array>> {
     let last = indices.ndim() as i32 - 1;
-    let columns = indices.split_equal(axes.len() as i32, last)?;
-    columns
+    let length = |axis: i32| sizes.get(axis as usize).copied().unwrap_or(1);
+    let limits: Vec<i32> = axes
         .iter()
-        .zip(axes)
-        .map(|(column, &axis)| {
-            let length = sizes.get(axis as usize).copied().unwrap_or(1);
-            along(x, axis, length, &column.squeeze_axes(&[last])?)
+        .map(|&axis| limit(x, axis, length(axis), indices))
+        .collect::<Result<_>>()?;
+    let inside = positions::are_inside(indices, &limits, s);
+    indices
+        .split_equal(axes.len() as i32, last)?
+        .iter()
+        .zip(&limits)
+        .map(|(column, &limit)| {
+            let column = column.squeeze_axes(&[last])?;
+            match inside {
+                true => positions::unsigned(&column, s),
+                false => positions::inside(&column, &[limit], s),
+            }
         })
         .collect()
 }
 
 fn gather(x: &Array, indices: &Array, axes: &[i32], sizes: &[i32], s: &Stream) -> Result<Array> {
-    let columns = index_columns(x, indices, axes, sizes)?;
+    let columns = index_columns(x, indices, axes, sizes, s)?;
     gather_columns(x, &columns, axes, sizes, s)
 }
 
 /// The positions of updates, which follow the dimensions of the indices but the last.
-fn update_columns(x: &Array, indices: &Array, updates: &Array, axes: &[i32]) -> Result<Vec<Array>> {
+fn update_columns(
+    x: &Array,
+    indices: &Array,
+    updates: &Array,
+    axes: &[i32],
+    s: &Stream,
+) -> Result<Vec<Array>> {
     let batch = indices.ndim().saturating_sub(1).min(updates.ndim());
-    index_columns(x, indices, axes, &updates.shape()[batch..])
+    index_columns(x, indices, axes, &updates.shape()[batch..], s)
 }
 
 fn gather_columns(
@@ -215,12 +217,12 @@ fn gather_columns(
 }
 
 fn take(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
-    let indices = along(x, axis, 1, indices)?;
+    let indices = along(x, axis, indices, s)?;
     Ok(c_op!(mlx_take_axis(x.as_ptr(), indices.as_ptr(), axis), s)?)
 }
 
 pub(super) fn take_along_axis(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
-    let indices = along(x, axis, 1, indices)?;
+    let indices = along(x, axis, indices, s)?;
     Ok(c_op!(
         mlx_take_along_axis(x.as_ptr(), indices.as_ptr(), axis),
         s

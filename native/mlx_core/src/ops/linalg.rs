@@ -2,9 +2,9 @@
 //!
 //! A matrix is the last two axes; the axes before them are a batch. Factorizations take
 //! f32, f64 and c64 and run on the CPU, see [`crate::beside`]. LAPACK's answers to a
-//! matrix that it can't factorize differ and may end the process, so it sees none:
-//! where the input is not finite, not positive-definite or singular, all that would
-//! depend on it is NaN.
+//! matrix that it can't factorize differ and may end the process, so it sees none: where
+//! the input is not finite, all that would depend on it is NaN. Where one is singular or
+//! not positive-definite, the operation fails.
 
 mod cholesky;
 mod determinant;
@@ -30,16 +30,16 @@ ops! {
     integer_matmul(a, b) |s| => integer::matmul(matrix(a)?, matrix(b)?, s);
 
     /// X of A X = B, where A is triangular; what is in its other triangle is not read.
-    triangular_solve(a, b) { lower: bool } |s| => triangular::solve(square(a)?, matrix(b)?, lower, s);
+    triangular_solve(a, b) { lower: bool } |s| looks => triangular::solve(square(a)?, matrix(b)?, lower, s);
 
     /// The lower triangular L of A = L L*, from the lower triangle of A.
-    cholesky(a) |s| => cholesky::cholesky(square(a)?, s);
+    cholesky(a) |s| looks => cholesky::cholesky(square(a)?, s);
 
     /// P, L and U of A = P L U with partial pivoting; P is of booleans.
     lu(a) |s| -> 3 => lu::lu(square(a)?, s);
 
     /// X of A X = B.
-    solve(a, b) |s| => lu::solve(square(a)?, matrix(b)?, s);
+    solve(a, b) |s| looks => lu::solve(square(a)?, matrix(b)?, s);
 
     /// The determinant.
     determinant(a) |s| => determinant::determinant(square(a)?, s);

@@ -4,6 +4,7 @@ mod control;
 mod convolution;
 mod creation;
 mod elementwise;
+mod fast;
 mod fft;
 mod functions;
 mod fused;
@@ -37,6 +38,8 @@ pub struct Row {
     pub attributes: &'static [&'static str],
     /// `None` for an op with as many results as its last program.
     pub results: Option<usize>,
+    /// What it does depends on values, so it computes them.
+    pub looks: bool,
     run: Run,
 }
 
@@ -88,6 +91,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         convolution::ROWS,
         creation::ROWS,
         elementwise::ROWS,
+        fast::ROWS,
         fft::ROWS,
         indexing::ROWS,
         linalg::ROWS,
@@ -143,11 +147,11 @@ fn number(value: i64, dtype: Dtype) -> Result<Array> {
 /// `[xs]` in the place of `(x, y)` takes any number of operands. mlx-rs's functions
 /// use the worker's stream by themselves; `|s|` names it for the C functions. `-> 2`
 /// before the arrow says that the body gives an array of two arrays, `-> *` that it gives
-/// a vector of as many as a program does.
+/// a vector of as many as a program does, `looks` that it computes values to know what to do.
 macro_rules! ops {
     ($(
         $(#[doc = $doc:literal])+
-        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? $(-> $results:tt)? => $body:expr;
+        $name:ident $operands:tt $({ $($attribute:ident : $type:ty),+ $(,)? })? $(|$stream:ident|)? $(-> $results:tt)? $($looks:ident)? => $body:expr;
     )*) => {
         pub(super) const ROWS: &[$crate::ops::Row] = &[$($crate::ops::Row {
             name: stringify!($name),
@@ -155,6 +159,7 @@ macro_rules! ops {
             operands: $crate::ops::count!($operands),
             attributes: &[$($(stringify!($attribute)),+)?],
             results: $crate::ops::results!($($results)?),
+            looks: $crate::ops::looks!($($looks)?),
             run: {
                 fn run(
                     operands: &[&mlx_rs::Array],
@@ -204,6 +209,16 @@ macro_rules! results {
     };
 }
 
+/// Whether the row is marked.
+macro_rules! looks {
+    () => {
+        false
+    };
+    (looks) => {
+        true
+    };
+}
+
 /// The results as a vector.
 macro_rules! collect {
     (, $array:expr) => {
@@ -218,7 +233,7 @@ macro_rules! collect {
     }};
 }
 
-use {bind, collect, count, ops, results};
+use {bind, collect, count, looks, ops, results};
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,7 @@ mod creation;
 mod cumulative;
 mod division;
 mod factorization;
+mod fast;
 mod fatal;
 mod fft;
 mod functions;
@@ -61,6 +62,7 @@ fn all_cases() -> Vec<Case> {
         cumulative::cases(),
         division::cases(),
         factorization::cases(),
+        fast::cases(),
         fft::cases(),
         functions::cases(),
         indexing::cases(),

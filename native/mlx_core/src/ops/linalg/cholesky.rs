@@ -2,9 +2,10 @@
 
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
-use super::matrix::{at, diagonal, resized, size, spoil, taint_unless, to_complex, to_real};
+use super::matrix::{at, diagonal, resized, size, spoil, taint, to_complex, to_real};
 use crate::beside::on_cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluation::truth;
 use crate::ops::number;
 
 pub(super) fn cholesky(a: &Array, s: &Stream) -> Result<Array> {
@@ -21,8 +22,16 @@ pub(super) fn cholesky(a: &Array, s: &Stream) -> Result<Array> {
 fn real(a: &Array) -> Result<Array> {
     let factor = linalg::cholesky(a, None)?;
     let positive = diagonal(&factor)?.gt(number(0, a.dtype())?)?;
-    let definite = positive.all_axis(-1, true)?.expand_dims(-1)?;
-    spoil(&factor, &taint_unless(&definite, a.dtype())?)
+    if truth(&positive.all(false)?)? {
+        return Ok(factor);
+    }
+    // A matrix with a NaN has a factor of NaN.
+    let taint = taint(a)?;
+    let unknown = taint.ne(number(0, a.dtype())?)?.squeeze_axes(&[-1])?;
+    if truth(&positive.logical_or(unknown)?.all(false)?)? {
+        return spoil(&factor, &taint);
+    }
+    Err(Error::NotPositiveDefinite)
 }
 
 /// The factor with a positive diagonal is unique, so that of the real matrix is the

@@ -1,16 +1,17 @@
 //! LU factors with partial pivoting, and what is solved with them.
 
 use mlx_rs::ops::indexing::argmax_axis;
-use mlx_rs::ops::{argsort_axis, concatenate, select, triu};
+use mlx_rs::ops::{argsort_axis, concatenate, ones_like, select, triu, zeros_dtype};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
 use super::matrix::{
-    add_outer, arange, at, diagonal, size, sound, spoil, taint, to_complex, to_real,
+    add_outer, arange, at, diagonal, eye, size, sound, spoil, taint, to_complex, to_real,
     to_real_columns,
 };
-use super::triangular;
+use super::triangular::{has_zero, substitute};
 use crate::beside::on_cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluation::truth;
 use crate::ops::number;
 
 pub(super) fn lu(a: &Array, s: &Stream) -> Result<[Array; 3]> {
@@ -25,7 +26,7 @@ pub(super) fn lu(a: &Array, s: &Stream) -> Result<[Array; 3]> {
             let Pivoted { l, u, order } = pivoted(&a, s)?;
             (index.expand_dims(-1)?.eq(order.expand_dims(-2)?)?, l, u)
         } else {
-            let (places, l, u) = linalg::lu(&a)?;
+            let (places, l, u) = factors(&a)?;
             (places.expand_dims(-1)?.eq(&index)?, l, u)
         };
         Ok([p, spoil(&l, &taint)?, spoil(&u, &taint)?])
@@ -44,11 +45,35 @@ pub(super) fn solve(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
 
 fn solve_real(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     let taint = taint(a)?;
-    let (places, l, u) = linalg::lu(sound(a, &taint, s)?)?;
-    let order = argsort_axis(&places, -1)?.expand_dims(-1)?;
-    let y = triangular::solve_on_cpu(&l, &b.take_along_axis(&order, -2)?, true, s)?;
-    let x = triangular::solve_on_cpu(&u, &y, false, s)?;
+    let finite = taint.eq(number(0, a.dtype())?)?;
+    if truth(&finite.all(false)?)? {
+        return solve_finite(a, b, s);
+    }
+    // The systems that have NaN for a solution may as well be others, which have one.
+    let one = eye(a.dim(-1), a.dim(-1), 0, a.dtype(), s)?;
+    let other = one.multiply(finite.logical_not()?)?;
+    let x = solve_finite(&sound(a, &taint, s)?.add(other)?, b, s)?;
     spoil(&x, &taint)
+}
+
+fn solve_finite(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
+    let (places, l, u) = factors(a)?;
+    if truth(&has_zero(&diagonal(&u)?)?)? {
+        return Err(Error::Singular);
+    }
+    let order = argsort_axis(&places, -1)?.expand_dims(-1)?;
+    let y = substitute(&l, &b.take_along_axis(&order, -2)?, true, s)?;
+    substitute(&u, &y, false, s)
+}
+
+/// Where each row of the product of L and U is in the matrix, L and U.
+fn factors(a: &Array) -> Result<(Array, Array, Array)> {
+    if a.dim(-1) == 1 {
+        // MLX takes its own factor of one element for larger than it is.
+        let places = zeros_dtype(&a.shape()[..a.ndim() - 1], Dtype::Uint32)?;
+        return Ok((places, ones_like(a)?, a.clone()));
+    }
+    Ok(linalg::lu(a)?)
 }
 
 /// The factors of a matrix whose rows are in another order.
@@ -107,6 +132,10 @@ pub(super) fn pivots(a: &Array, s: &Stream) -> Result<(Array, Array)> {
     if a.dtype() == Dtype::Complex64 {
         let Pivoted { u, order, .. } = pivoted(a, s)?;
         return Ok((diagonal(&u)?, inversions(&order)?));
+    }
+    if a.dim(-1) == 1 {
+        let none = zeros_dtype(&a.shape()[..a.ndim() - 2], Dtype::Int32)?;
+        return Ok((a.squeeze_axes(&[-1])?, none));
     }
     let (factors, pivots) = linalg::lu_factor(a)?;
     let moved = pivots.as_dtype(Dtype::Int32)?.ne(arange(a.dim(-1), s)?)?;

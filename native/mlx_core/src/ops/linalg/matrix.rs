@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use mlx_rs::ops::{addmm, concatenate, select, stack};
+use mlx_rs::ops::{addmm, concatenate, stack};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::dtype::dtype_size;
@@ -131,16 +131,6 @@ fn parts(x: &Array) -> Result<Array> {
         *last *= 2;
     }
     Ok(vector.reshape(&shape)?)
-}
-
-/// NaN where the condition fails, else zero: a taint of numbers of that type.
-pub(super) fn taint_unless(sound: &Array, dtype: Dtype) -> Result<Array> {
-    let dtype = match dtype {
-        Dtype::Complex64 => Dtype::Float32,
-        other => other,
-    };
-    let nan = Array::from_f32(f32::NAN).as_dtype(dtype)?;
-    Ok(select(sound, number(0, dtype)?, nan)?)
 }
 
 /// The matrices that have no taint, and zeros in the place of the others.

@@ -7,7 +7,7 @@ use super::matrix::{
     add_outer, arange, at, columns, diagonal, eye, resized, rows, size, sound, spoil, taint,
     transpose,
 };
-use super::triangular::solve_on_cpu;
+use super::triangular::substitute;
 use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::ops::number;
@@ -114,7 +114,7 @@ fn product_of_reflections(a: &Array, vectors: &[Array], width: i32, s: &Stream) 
     let count = vectors.len() as i32;
     let halves = eye(count, count)?.divide(number(2, a.dtype())?)?;
     let inverse = triu(matmul(&conjugate, &v)?, 1)?.add(halves)?;
-    let t = solve_on_cpu(&inverse, &columns(&conjugate, 0..width, s)?, false, s)?;
+    let t = substitute(&inverse, &columns(&conjugate, 0..width, s)?, false, s)?;
     Ok(eye(m, width)?.subtract(matmul(&v, &t)?)?)
 }
 

@@ -3,11 +3,10 @@
 use mlx_rs::ops::{matmul, pad};
 use mlx_rs::{linalg, Array, Dtype, Stream};
 
-use super::matrix::{
-    above, at, beside, diagonal, eye, part, resized, rows, size, spoil, taint_unless, transpose,
-};
+use super::matrix::{above, at, beside, diagonal, eye, part, resized, rows, size, transpose};
 use crate::beside::on_cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluation::truth;
 use crate::ops::number;
 
 /// Rows that are solved at once, by the inverse of their part of the diagonal.
@@ -17,10 +16,20 @@ pub(super) fn solve(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Arr
     if b.size() == 0 {
         return Ok(b.clone());
     }
-    on_cpu([a, b], s, |[a, b], s| solve_on_cpu(a, b, lower, s))
+    on_cpu([a, b], s, |[a, b], s| {
+        if truth(&has_zero(&diagonal(a)?)?)? {
+            return Err(Error::Singular);
+        }
+        substitute(a, b, lower, s)
+    })
 }
 
-pub(super) fn solve_on_cpu(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Array> {
+pub(super) fn has_zero(x: &Array) -> Result<Array> {
+    Ok(x.eq(number(0, x.dtype())?)?.any(false)?)
+}
+
+/// X of A X = B, where no element of A's diagonal is zero.
+pub(super) fn substitute(a: &Array, b: &Array, lower: bool, s: &Stream) -> Result<Array> {
     let dtype = b.dtype();
     let n = a.dim(-1);
     let wide = match dtype {
@@ -29,9 +38,6 @@ pub(super) fn solve_on_cpu(a: &Array, b: &Array, lower: bool, s: &Stream) -> Res
         other => other,
     };
     let (a, b) = (a.as_dtype(wide)?, b.as_dtype(wide)?);
-    let zero = diagonal(&a)?.eq(number(0, wide)?)?;
-    let regular = zero.any_axis(-1, true)?.logical_not()?.expand_dims(-1)?;
-
     let leaf = match wide {
         Dtype::Complex64 => (n as u32).next_power_of_two().min(LEAF as u32) as i32,
         _ => n.min(LEAF),
@@ -46,8 +52,7 @@ pub(super) fn solve_on_cpu(a: &Array, b: &Array, lower: bool, s: &Stream) -> Res
         s,
     };
     let x = system.solve(0, system.a.dim(-1) / leaf, &b)?;
-    let x = spoil(&rows(&x, 0..n, s)?, &taint_unless(&regular, wide)?)?;
-    Ok(x.as_dtype(dtype)?)
+    Ok(rows(&x, 0..n, s)?.as_dtype(dtype)?)
 }
 
 /// More rows, in which x = 0 follows from the identity.
@@ -113,11 +118,7 @@ fn leaf_inverses(a: &Array, leaf: i32, lower: bool, s: &Stream) -> Result<Array>
             transpose(&lower_inverse(&transpose(&leaves)?, s)?)
         };
     }
-    // LAPACK refuses a zero on the diagonal, of which the result is NaN anyhow.
-    let zero = number(0, a.dtype())?;
-    let singular = diagonal(&leaves)?.eq(&zero)?.expand_dims(-1)?;
-    let one = eye(leaf, leaf, 0, a.dtype(), s)?.multiply(singular)?;
-    Ok(linalg::tri_inv(leaves.add(one)?, Some(!lower))?)
+    Ok(linalg::tri_inv(leaves, Some(!lower))?)
 }
 
 /// The square blocks along the diagonal, in a new axis before them.

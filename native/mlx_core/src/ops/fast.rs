@@ -1,0 +1,280 @@
+//! Functions of transformers, which are single kernels on GPUs.
+
+use std::sync::Arc;
+
+use mlx_rs::ops::select;
+use mlx_rs::{Array, Dtype, Stream};
+use once_cell::sync::OnceCell;
+
+use super::{number, ops, row};
+use crate::dtype::dtype_size;
+use crate::error::{Error, Result};
+use crate::evaluation;
+use crate::ffi::{c_op, on_gpu, optional};
+use crate::fuse::Fused;
+use crate::memory;
+use crate::program::{Instruction, Instructions, Program};
+
+ops! {
+    /// The elements divided by the root of the mean of their squares along the last axis,
+    /// multiplied by a weight if that is the second operand.
+    rms_norm[operands] { eps: f64 } |s| => rms_norm(operands, eps, s);
+
+    /// The elements less their mean along the last axis, divided by the root of their
+    /// variance. The weight and the bias follow the array if there are such.
+    layer_norm[operands] { eps: f64, weight: bool, bias: bool } |s| =>
+        layer_norm(operands, eps, weight, bias, s);
+
+    /// Pairs of the first `dims` elements along the last of four axes, turned by angles that
+    /// grow along the axis before it, from a position for all or one for each along the
+    /// first axis. A third operand holds positions per radian and stands in for `base`.
+    rope[operands] { dims: i32, traditional: bool, base: f64, scale: f64 } |s| =>
+        rope(operands, Rope { dims, traditional, base, scale }, s);
+
+    /// Sums of values, weighted by how well their keys match the queries. A mask, of booleans
+    /// or of numbers to add, and sinks follow the values if there are such.
+    attention[operands] { scale: f64, causal: bool, mask: bool, sinks: bool } |s| =>
+        attention(operands, Attention { scale, causal, mask, sinks }, s);
+
+    /// Exponentials that sum to one along an axis, summed in single precision if `precise`.
+    softmax(x) { axis: i32, precise: bool } |s| => softmax(x, axis, precise, s);
+
+    /// The product of a gate, itself times its sigmoid, and an array.
+    swiglu(gate, up) |s| => swiglu(gate, up, s);
+}
+
+/// The operands by their places, with none for those that are not there.
+fn places<'a, const N: usize>(
+    op: &'static str,
+    operands: &[&'a Array],
+    present: [bool; N],
+) -> Result<[Option<&'a Array>; N]> {
+    let (expected, given) = (present.iter().filter(|&&is| is).count(), operands.len());
+    if expected != given {
+        return Err(Error::OperandCount {
+            op,
+            expected,
+            given,
+        });
+    }
+    let mut operands = operands.iter().copied();
+    Ok(present.map(|is| if is { operands.next() } else { None }))
+}
+
+fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Array> {
+    let present = [true, operands.len() > 1];
+    let [Some(x), weight] = places("rms_norm", operands, present)? else {
+        unreachable!()
+    };
+    if x.size() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(c_op!(
+        mlx_fast_rms_norm(x.as_ptr(), optional(weight), eps as f32),
+        s
+    )?)
+}
+
+fn layer_norm(
+    operands: &[&Array],
+    eps: f64,
+    weight: bool,
+    bias: bool,
+    s: &Stream,
+) -> Result<Array> {
+    let [Some(x), weight, bias] = places("layer_norm", operands, [true, weight, bias])? else {
+        unreachable!()
+    };
+    if x.size() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(c_op!(
+        mlx_fast_layer_norm(x.as_ptr(), optional(weight), optional(bias), eps as f32),
+        s
+    )?)
+}
+
+struct Rope {
+    dims: i32,
+    traditional: bool,
+    base: f64,
+    scale: f64,
+}
+
+fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
+    let present = [true, true, operands.len() > 2];
+    let [Some(x), Some(position), periods] = places("rope", operands, present)? else {
+        unreachable!()
+    };
+    let (expected, given) = (4, x.ndim());
+    if expected != given {
+        return Err(Error::Rank { expected, given });
+    }
+    if x.size() == 0 {
+        return Ok(x.clone());
+    }
+    let base = mlx_sys::mlx_optional_float_ {
+        value: rope.base as f32,
+        has_value: periods.is_none(),
+    };
+    Ok(c_op!(
+        mlx_fast_rope_dynamic(
+            x.as_ptr(),
+            rope.dims,
+            rope.traditional,
+            base,
+            rope.scale as f32,
+            position.as_ptr(),
+            optional(periods)
+        ),
+        s
+    )?)
+}
+
+#[derive(Clone, Copy)]
+struct Attention {
+    scale: f64,
+    causal: bool,
+    mask: bool,
+    sinks: bool,
+}
+
+fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
+    let present = [true, true, true, options.mask, options.sinks];
+    let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
+        unreachable!()
+    };
+    if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
+        return in_single(operands, options, s);
+    }
+    check_scores(q, k, s)?;
+    let mask = match mask {
+        Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
+        mask => mask.cloned(),
+    };
+    let mode = match (options.causal, &mask) {
+        (true, _) => c"causal",
+        (false, Some(_)) => c"array",
+        (false, None) => c"",
+    };
+    let force_fused = false;
+    Ok(c_op!(
+        mlx_fast_scaled_dot_product_attention(
+            q.as_ptr(),
+            k.as_ptr(),
+            v.as_ptr(),
+            options.scale as f32,
+            mode.as_ptr(),
+            optional(mask.as_ref()),
+            optional(sinks),
+            force_fused
+        ),
+        s
+    )?)
+}
+
+/// On the CPU products of halves take many times as long as those of single precision.
+fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
+    let wide: Result<Vec<Array>> = operands
+        .iter()
+        .map(|&x| match x.dtype() {
+            Dtype::Bool => Ok(x.clone()),
+            _ => Ok(x.as_dtype(Dtype::Float32)?),
+        })
+        .collect();
+    let attended = attention(&wide?.iter().collect::<Vec<_>>(), options, s)?;
+    Ok(attended.as_dtype(operands[0].dtype())?)
+}
+
+/// On the CPU there is an array of what each query makes of each key, which no one sees.
+fn check_scores(q: &Array, k: &Array, s: &Stream) -> Result<()> {
+    if let ([batch, heads, queries, _], [_, _, keys, _]) = (q.shape(), k.shape()) {
+        if !on_gpu(s) {
+            let sizes = [batch, heads, queries, keys].map(|&size| size as usize);
+            let count = sizes
+                .into_iter()
+                .fold(dtype_size(q.dtype()), usize::saturating_mul);
+            memory::check(count)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers that a mask of booleans stands for. They are finite, because of a query that
+/// sees no key the kernels of GPUs would make NaN.
+fn added(mask: &Array, dtype: Dtype) -> Result<Array> {
+    let least = match dtype {
+        Dtype::Float16 => -32768.0f32,
+        _ => f32::MIN / 2.0,
+    };
+    let least = Array::from_f32(least).as_dtype(dtype)?;
+    Ok(select(mask, number(0, dtype)?, least)?)
+}
+
+fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
+    if x.size() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(c_op!(mlx_softmax_axis(x.as_ptr(), axis, precise), s)?)
+}
+
+/// One kernel on a GPU. On a CPU MLX would need a C++ compiler for that.
+fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
+    static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
+    if !on_gpu(s) || evaluation::is_tracing() {
+        return Ok(super::functions::sigmoid(gate)?
+            .multiply(gate)?
+            .multiply(up)?);
+    }
+    let fused = FUSED.get_or_try_init(|| gated().map(|program| Arc::new(Fused::new(program))))?;
+    Ok(fused.run(&[gate, up], s)?.remove(0))
+}
+
+/// `swiglu` as a program of rows.
+fn gated() -> Result<Program> {
+    let step = |name, operands: &[usize]| {
+        Ok::<_, Error>(Instruction {
+            row: row(name)?,
+            operands: operands.into(),
+            attributes: vec![],
+        })
+    };
+    let steps = [
+        step("sigmoid", &[0])?,
+        step("multiply", &[2, 0])?,
+        step("multiply", &[3, 1])?,
+    ];
+    Program::new(2, steps.into_iter().collect::<Instructions>(), vec![4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi;
+
+    #[test]
+    fn hidden_keys_are_finite_in_every_type() {
+        let mask = Array::from_slice(&[true, false], &[2]);
+        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
+            let numbers = added(&mask, dtype).unwrap();
+            assert_eq!(numbers.dtype(), dtype);
+            let numbers = numbers.as_dtype(Dtype::Float32).unwrap();
+            ffi::eval(&[&numbers]).unwrap();
+            let [seen, hidden] = numbers.as_slice::<f32>() else {
+                unreachable!()
+            };
+            assert_eq!(*seen, 0.0);
+            assert!(*hidden <= -32768.0 && hidden.is_finite());
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_gate_is_the_row() {
+        let stream = Stream::cpu();
+        let [gate, up] = [[0.5f32, -2.0], [3.0, 4.0]].map(|x| Array::from_slice(&x, &[2]));
+        let row = swiglu(&gate, &up, &stream).unwrap();
+        let program = gated().unwrap().run(vec![gate, up], &stream).unwrap();
+        ffi::eval(&[&row, &program[0]]).unwrap();
+        assert_eq!(row.as_slice::<f32>(), program[0].as_slice::<f32>());
+    }
+}
