@@ -10,4 +10,5 @@ without_axon =
 # They run for minutes, each as long as SOAK_SECONDS says.
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
-ExUnit.start(exclude: [:soak | without_axon])
+# Tests share one stream, so that each may wait for what the others compute.
+ExUnit.start(exclude: [:soak | without_axon], timeout: 300_000)

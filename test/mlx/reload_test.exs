@@ -22,6 +22,7 @@ defmodule Mlx.ReloadTest do
             [1, 2, 3, 4] = Nx.to_list(Nx.add(tensor, 1))
             false = :code.purge(Mlx.Native)
           end
+          Logger.flush()
           alive.()
           """
       )

@@ -98,6 +98,15 @@ pub enum Error {
     EmptyAxis { axis: i32 },
     #[error("positions are integers, not {}", dtype_name(*.dtype))]
     PositionType { dtype: Dtype },
+    #[error(
+        "{packed} and scales {scales} are no matrix of {bits} bits with groups of {group_size}"
+    )]
+    Quantized {
+        packed: Signature,
+        scales: Signature,
+        group_size: i32,
+        bits: i32,
+    },
     #[error("type {kind}{bits} is not supported")]
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
@@ -145,6 +154,19 @@ pub enum Error {
     #[error("{message}")]
     Io { message: String },
 
+    // Files
+    #[error("{path:?}: {message}")]
+    File { path: String, message: String },
+    #[error("{path:?} is not the file any more that was opened: open it again")]
+    FileChanged { path: String },
+    #[error("{path:?}: the {len} bytes at {offset} are not what they were packed from: {message}")]
+    Unpack {
+        path: String,
+        offset: u64,
+        len: usize,
+        message: &'static str,
+    },
+
     // Devices and workers
     #[error("there is no {device} device; available: {}", Device::list())]
     NoDevice { device: Device },
@@ -190,14 +212,18 @@ impl Error {
             | Error::NotSquare { .. }
             | Error::Axis { .. }
             | Error::EmptyAxis { .. }
+            | Error::Quantized { .. }
             | Error::SegmentSize { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } | Error::PositionType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
                 ErrorKind::Unsupported
             }
-            Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
-                ErrorKind::Io
-            }
+            Error::NotReadable { .. }
+            | Error::SharedMemory { .. }
+            | Error::Io { .. }
+            | Error::File { .. }
+            | Error::FileChanged { .. }
+            | Error::Unpack { .. } => ErrorKind::Io,
             Error::NoDevice { .. }
             | Error::Elsewhere { .. }
             | Error::TooManyStreams { .. }

@@ -1,13 +1,11 @@
-use std::sync::Arc;
-
-use mlx_core::{Dtype, Error, SegmentName, Slot, Stream};
+use mlx_core::{Dtype, Error, SegmentName, Stream};
 use rustler::{Atom, Binary, Env, NifTuple, Term};
 
 use crate::handle::Handle;
 use crate::instruction::{List, TypeTuple};
 use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::{pending, Target};
-use crate::tensor::Tensor;
+use crate::tensor::{tensor_of, Tensor};
 
 /// Where a tensor's values are and how many bytes they have.
 #[derive(NifTuple)]
@@ -90,10 +88,6 @@ fn pointer_from_ipc(
         let reply = Reply::new(env, tag, tensor_of);
         stream.copy_segment(name, len, dims.0, dtype, reply);
     })
-}
-
-fn tensor_of(env: Env, slot: Result<Arc<Slot>, Arc<Error>>) -> Term {
-    outcome(env, slot, Tensor::new)
 }
 
 fn from(target: Target, dtype: TypeTuple, copy: impl FnOnce(&Stream, Dtype)) -> Outcome<Atom> {

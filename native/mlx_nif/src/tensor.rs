@@ -60,6 +60,11 @@ impl Drop for Tensor {
     }
 }
 
+/// What is sent for a new tensor.
+pub fn tensor_of(env: Env, slot: Result<Arc<Slot>, Arc<Error>>) -> Term {
+    outcome(env, slot, Tensor::new)
+}
+
 /// A binary's bytes on their way to a worker.
 enum Bytes {
     Copied(Vec<u8>),
