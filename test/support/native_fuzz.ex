@@ -17,6 +17,10 @@ defmodule Mlx.NativeFuzz do
   # Rows that may go on for ever, rightly.
   @loops [:while, :repeat]
 
+  # A stream is a thread for as long as the VM lives, and limits are for all other calls.
+  @left_out [:__info__, :rustler_init, :stream_new, :stream_close] ++
+              [:memory_set_limit, :stream_set_queue_limit]
+
   @doc """
   Runs cases until the time is over, and raises at the first that isn't answered as it
   should be. `note` is called with the number of each before it runs.
@@ -184,10 +188,7 @@ defmodule Mlx.NativeFuzz do
   defp with_arity({function, args}, arity), do: {function, List.duplicate(args, arity)}
 
   defp functions do
-    # A stream is a thread for as long as the VM lives.
-    for {name, arity} <- Native.__info__(:functions),
-        name not in [:__info__, :rustler_init, :stream_new, :stream_close, :memory_set_limit],
-        do: {name, arity}
+    for {name, arity} <- Native.__info__(:functions), name not in @left_out, do: {name, arity}
   end
 
   defp leaves(state), do: [state.stream, state.program, tensor(state), tensor(state), :cpu]
