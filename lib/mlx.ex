@@ -6,6 +6,9 @@ defmodule Mlx do
 
       Nx.default_backend(Mlx.Backend)
 
+  The guides begin with [Installation](installation.html) and [Compiling](compiling.html), and
+  [Troubleshooting](troubleshooting.html) has every message.
+
   This module has what Nx has no word for: when a computation starts, when it ends, and
   what MLX holds. Its functions take tensors of `Mlx.Backend`, and raise `ArgumentError` for
   others. Those that wait raise `Mlx.Error` if what they wait for could not be computed.

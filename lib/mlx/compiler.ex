@@ -70,6 +70,8 @@ defmodule Mlx.Compiler do
   them, also if no branch needs it then, and so are the functions in a `cond` or `while` that
   they share.
 
+  The guide [Compiling](compiling.html) says when compiling and fusing pay.
+
   ## Seeing what runs
 
       iex> Mlx.Compiler.program(fn x -> Nx.add(Nx.exp(x), x) end, [Nx.template({3}, :f32)])
