@@ -65,8 +65,8 @@ defmodule Mlx.MixProject do
       main: "readme",
       source_url: @source_url,
       source_ref: "v#{@version}",
-      # It is about what is hidden.
-      skip_undefined_reference_warnings_on: ["ARCHITECTURE.md"],
+      # They are about what is hidden, too.
+      skip_undefined_reference_warnings_on: ["ARCHITECTURE.md", "guides/troubleshooting.md"],
       extras:
         ["README.md" | in_order("guides", ".md", ~w(installation compiling devices_and_streams))] ++
           in_order("livebooks", ".livemd", ~w(quick_start training)) ++

@@ -21,6 +21,7 @@ defmodule Mlx.ReleaseTest do
   end
 
   test "a release has MLX with it, and works in another folder", %{tmp_dir: folder} do
+    on_exit(fn -> File.rm_rf!(folder) end)
     release = release(folder)
     [runtime] = Path.wildcard(Path.join(release, "lib/mlx-*/priv/runtime"))
     assert File.lstat!(runtime).type == :directory
