@@ -1,13 +1,15 @@
-# A folder of packages, which MLX_DEPS names, may be without Axon.
-without_axon =
-  if Code.ensure_loaded?(Axon) do
-    []
-  else
-    IO.puts("Left out: test/mlx/axon_test.exs, because Axon is not among the packages.")
-    [:axon]
+# A folder of packages, which MLX_DEPS names, may be without Axon or Bumblebee.
+missing =
+  for {module, tag} <- [{Axon, :axon}, {Bumblebee, :bumblebee}],
+      not Code.ensure_loaded?(module) do
+    IO.puts(
+      "Left out: tests tagged :#{tag}, because #{inspect(module)} is not among the packages."
+    )
+
+    tag
   end
 
 # They run for minutes, each as long as SOAK_SECONDS says.
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
-ExUnit.start(exclude: [:soak | without_axon])
+ExUnit.start(exclude: [:soak | missing])
