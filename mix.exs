@@ -31,6 +31,7 @@ defmodule Mlx.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
+  # Without Bumblebee: 0.7.0 asks Hex for Nx 0.12.
   defp deps(nil) do
     [
       {:nx, "~> 0.13"},

@@ -9,7 +9,19 @@ missing =
     tag
   end
 
+# bin/test gets the weights.
+without_weights =
+  if System.get_env("MLX_MINILM") do
+    []
+  else
+    IO.puts(
+      "Left out: tests tagged :minilm, because MLX_MINILM does not name the model's folder."
+    )
+
+    [:minilm]
+  end
+
 # They run for minutes, each as long as SOAK_SECONDS says.
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
-ExUnit.start(exclude: [:soak | missing])
+ExUnit.start(exclude: [:soak | missing ++ without_weights])

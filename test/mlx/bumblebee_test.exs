@@ -8,12 +8,29 @@ defmodule Mlx.BumblebeeTest do
   @moduletag timeout: 600_000
 
   # Bumblebee may be missing, where packages come from a folder.
-  @compile {:no_warn_undefined, [Axon, Axon.ModelState, Bumblebee]}
+  @compile {:no_warn_undefined, [Axon, Axon.ModelState, Bumblebee, Bumblebee.Text]}
 
   alias Bumblebee.Audio.Whisper
   alias Bumblebee.Diffusion.{UNet2DConditional, VaeKl}
   alias Bumblebee.Text.{Bert, ClipText, Distilbert, Llama, Qwen3}
   alias Bumblebee.Vision.Vit
+
+  defmodule Tokens do
+    @moduledoc false
+    # A tokenizer of Bumblebee's that knows the tokens of these sentences, so that the NIF of the
+    # package Tokenizers need not be built. It fills up with zeros.
+    defstruct [:table, :length, :return_token_type_ids]
+
+    def config(tokenizer, opts), do: struct!(tokenizer, opts)
+
+    def apply(%{table: table, length: length}, texts) do
+      tokens = Enum.map(texts, &Map.fetch!(table, &1))
+      fill = fn list -> Enum.take(list ++ List.duplicate(0, length), length) end
+      ones = Enum.map(tokens, fn list -> List.duplicate(1, min(Kernel.length(list), length)) end)
+      tensor = &Nx.tensor(Enum.map(&1, fill), type: :u32)
+      %{"input_ids" => tensor.(tokens), "attention_mask" => tensor.(ones)}
+    end
+  end
 
   @transformer [
     vocab_size: 50,
@@ -151,6 +168,47 @@ defmodule Mlx.BumblebeeTest do
 
       assert_runs(VaeKl, :encoder, opts, %{"sample" => normal({1, 4, 4, 3})}, @coarse)
       assert_runs(VaeKl, :decoder, opts, %{"sample" => normal({1, 2, 2, 4})}, @coarse)
+    end
+  end
+
+  describe "all-MiniLM-L6-v2" do
+    @describetag :minilm
+
+    # What sentence-transformers gives: data/README.md
+    test "embeds sentences in a serving as sentence-transformers does" do
+      rows = "data/sentences.json.gz" |> File.read!() |> :zlib.gunzip() |> Jason.decode!()
+      tokenizer = %Tokens{table: Map.new(rows, &{&1["text"], &1["tokens"]})}
+      serving = embedding(System.fetch_env!("MLX_MINILM"), tokenizer)
+      start_supervised!({Nx.Serving, name: __MODULE__, serving: serving, batch_size: 8})
+
+      embeddings = Nx.Serving.batched_run(__MODULE__, Enum.map(rows, & &1["text"]))
+      assert length(embeddings) == 20
+
+      for {%{embedding: got}, row} <- Enum.zip(embeddings, rows) do
+        assert Nx.shape(got) == {384}
+        assert cosine(Nx.to_flat_list(got), row["embedding"]) >= 0.9999, row["text"]
+      end
+
+      # The sentences differ, and so do what they are embedded as.
+      [%{embedding: first}, %{embedding: second} | _] = embeddings
+      assert cosine(Nx.to_flat_list(first), Nx.to_flat_list(second)) < 0.5
+    end
+
+    defp embedding(folder, tokenizer) do
+      {:ok, model} = Bumblebee.load_model({:local, folder}, backend: {Mlx.Backend, device: :cpu})
+
+      Bumblebee.Text.text_embedding(model, tokenizer,
+        output_attribute: :hidden_state,
+        output_pool: :mean_pooling,
+        embedding_processor: :l2_norm,
+        compile: [batch_size: 8, sequence_length: 64],
+        defn_options: [compiler: Mlx.Compiler, device: :cpu]
+      )
+    end
+
+    defp cosine(a, b) do
+      dot = fn a, b -> Enum.zip_reduce(a, b, 0.0, &(&1 * &2 + &3)) end
+      dot.(a, b) / :math.sqrt(dot.(a, a) * dot.(b, b))
     end
   end
 
