@@ -13,7 +13,7 @@ defmodule Mlx.MixProject do
     [
       app: :mlx,
       version: @version,
-      elixir: "~> 1.17",
+      elixir: "~> 1.18",
       description: "Nx on Apple's MLX: Apple GPUs, NVIDIA GPUs and plain CPUs",
       compilers: [:mlx_runtime] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),

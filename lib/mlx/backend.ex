@@ -135,9 +135,14 @@ defmodule Mlx.Backend do
   alias Nx.Tensor, as: T
 
   @enforce_keys [:ref, :device]
-  defstruct [:ref, :device]
+  defstruct [:ref, :device, :deferred]
 
-  @type t :: %__MODULE__{ref: reference, device: Mlx.Device.t()}
+  # A quantized tensor has, instead of an array, what makes one of the arrays of its parts.
+  @type t :: %__MODULE__{
+          ref: reference | nil,
+          device: Mlx.Device.t(),
+          deferred: {Mlx.Graph.t(), [reference]} | nil
+        }
 
   ## Creation
 
@@ -259,8 +264,12 @@ defmodule Mlx.Backend do
   end
 
   @impl true
-  def backend_deallocate(%T{data: %B{ref: ref}}) do
-    if Dispatch.ok!(Mlx.Native.tensor_deallocate(ref)), do: :ok, else: :already_deallocated
+  def backend_deallocate(%T{} = tensor) do
+    # All of them go, so that none is looked at twice.
+    freed =
+      for ref <- Dispatch.arrays(tensor), do: Dispatch.ok!(Mlx.Native.tensor_deallocate(ref))
+
+    if Enum.any?(freed), do: :ok, else: :already_deallocated
   end
 
   ## Pointers

@@ -114,9 +114,10 @@ defmodule Mlx.Compiler do
     on_stream(options, fn -> run_here(compiled, args_list) end)
   end
 
+  @doc false
   # The copying of arguments and functions of the host are on the stream, too.
-  defp on_stream(%Options{stream: nil}, fun), do: fun.()
-  defp on_stream(%Options{stream: stream}, fun), do: Mlx.Stream.with_stream(stream, fun)
+  def on_stream(%Options{stream: nil}, fun), do: fun.()
+  def on_stream(%Options{stream: stream}, fun), do: Mlx.Stream.with_stream(stream, fun)
 
   defp run_here({{:evaluator, evaluator}, _options}, args_list), do: evaluator.(args_list)
 
@@ -176,13 +177,18 @@ defmodule Mlx.Compiler do
   # same; those captured by name are of whatever version there is.
   defp cache_key(key, vars, options) do
     signature =
-      Enum.map(vars, fn var ->
-        Composite.traverse(var, &{&1.type, &1.shape, &1.names, &1.vectorized_axes, &1.donatable?})
-      end)
+      Enum.map(vars, fn var -> Composite.traverse(var, &signature/1) end)
 
     {identity(key), version(key), signature, options.device, options.fuse, options.fallback,
      options.hooks}
   end
+
+  # An argument may be a block of parameters, such as a quantized tensor.
+  defp signature(%Nx.Tensor{data: %Nx.Defn.Expr{op: :block, args: [block, args | _]}}),
+    do: {block, Enum.map(args, &signature/1)}
+
+  defp signature(%Nx.Tensor{} = var),
+    do: {var.type, var.shape, var.names, var.vectorized_axes, var.donatable?}
 
   # An expression that a function has captured is known by its name. As a term it would be
   # gone through once for each way through it.

@@ -72,7 +72,7 @@ defmodule Mlx.Debug do
 
   def finite!(results, op, tensors, device) do
     outs = if is_tuple(results), do: Tuple.to_list(results), else: [results]
-    all = outs ++ tensors
+    all = Enum.map(outs ++ tensors, &Dispatch.dense/1)
     nodes = Enum.with_index(all, fn tensor, at -> Dispatch.input(tensor, at, device) end)
     {outs, inputs} = Enum.split(nodes, length(outs))
     outs |> finite(inputs) |> judge!(op, all, tensors, device)

@@ -6,7 +6,7 @@ defmodule Mlx.Dispatch do
 
   import Mlx.Debug, only: [check_bounds: 4, check_finite: 4]
   alias Mlx.{Backend, Downcast, Function, Graph, Lowering, Native}
-  alias Mlx.Lowering.Narrow
+  alias Mlx.Lowering.{Narrow, Quantization}
   alias Nx.Tensor, as: T
 
   @doc """
@@ -37,8 +37,19 @@ defmodule Mlx.Dispatch do
     check_type!(out.type, device)
     nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
     check_bounds(op, nodes, tensors, device)
-    [ref] = submit([lower(op, out, nodes, args, device)], tensors, device)
-    check_finite(wrap(out, ref, device), op, tensors, device)
+    node = lower(op, out, nodes, args, device)
+    check_finite(result(node, out, tensors, device), op, tensors, device)
+  end
+
+  # What is quantized stays so until an operation needs the numbers.
+  defp result(node, out, tensors, device) do
+    if Quantization.deferred?(node) do
+      deferred = {node, refs(tensors, device)}
+      %{out | data: %Backend{ref: nil, device: device, deferred: deferred}}
+    else
+      [ref] = submit([node], tensors, device)
+      wrap(out, ref, device)
+    end
   end
 
   # The only operation to which the bits of a type matter that MLX lacks.
@@ -63,8 +74,7 @@ defmodule Mlx.Dispatch do
       %Graph{} = node ->
         check_type!(out.type, device)
         check_bounds(block, nodes, tensors, device)
-        [ref] = submit([node], tensors, device)
-        check_finite(wrap(out, ref, device), block, tensors, device)
+        check_finite(result(node, out, tensors, device), block, tensors, device)
 
       nodes when is_tuple(nodes) ->
         outs = Tuple.to_list(out)
@@ -137,7 +147,9 @@ defmodule Mlx.Dispatch do
   @doc """
   The array of a tensor in the type that it has on another device.
   """
-  def across(%T{data: %Backend{ref: ref, device: from}, type: type} = tensor, to) do
+  def across(%T{data: %Backend{device: from}, type: type} = tensor, to) do
+    ref = array(tensor)
+
     case {Downcast.stored(type, from), Downcast.stored(type, to)} do
       {same, same} ->
         ref
@@ -155,8 +167,10 @@ defmodule Mlx.Dispatch do
     Mlx.Telemetry.span(:to_binary, tensor, fn -> read_values(tensor) end)
   end
 
-  defp read_values(%T{data: %Backend{ref: ref}, type: {_, bits}} = tensor) do
-    case encoded(tensor) do
+  defp read_values(%T{type: {_, bits}} = tensor) do
+    ref = array(tensor)
+
+    case encoded(wrap(tensor, ref, tensor.data.device)) do
       ^ref ->
         await(&Native.tensor_read(ref, &1))
 
@@ -172,7 +186,9 @@ defmodule Mlx.Dispatch do
   """
   def encoded(%T{data: %Backend{device: :traced}}), do: raise(Function.read_error())
 
-  def encoded(%T{data: %Backend{ref: ref, device: device}, type: type} = tensor) do
+  def encoded(%T{data: %Backend{device: device}, type: type} = tensor) do
+    ref = array(tensor)
+
     case Downcast.stored(type, device) do
       ^type ->
         ref
@@ -189,13 +205,15 @@ defmodule Mlx.Dispatch do
   def truth(ref), do: await(&Native.tensor_read(ref, &1)) != <<0>>
 
   def eval(tensors) do
-    refs = for %T{data: %Backend{ref: ref}} <- tensors, do: ref
+    refs = Enum.flat_map(tensors, &arrays/1)
     Mlx.Telemetry.eval(tensors, fn -> await(&Native.tensor_eval(refs, &1)) end)
   end
 
-  def async_eval(%T{data: %Backend{ref: ref}}), do: ref |> Native.tensor_async_eval() |> ok!()
+  def async_eval(tensor),
+    do: for(ref <- arrays(tensor), do: ref |> Native.tensor_async_eval() |> ok!())
 
-  def signature(%T{data: %Backend{ref: ref}}) do
+  def signature(tensor) do
+    ref = array(tensor)
     {type, dims} = await(&Native.tensor_signature(ref, &1))
     {String.to_atom(type), List.to_tuple(dims)}
   end
@@ -212,6 +230,10 @@ defmodule Mlx.Dispatch do
   # The arguments with nodes in the place of tensors.
   defp nodes([], _register), do: []
 
+  defp nodes([%T{data: %Backend{deferred: {node, refs}}} | args], register) do
+    [Graph.shift(node, register) | nodes(args, register + length(refs))]
+  end
+
   defp nodes([%T{type: type, shape: shape} | args], register) do
     [Graph.input(register, Narrow.wide(type), shape) | nodes(args, register + 1)]
   end
@@ -219,9 +241,11 @@ defmodule Mlx.Dispatch do
   defp nodes([arg | args], register) do
     case is_list(arg) && tensors(arg, []) do
       none when none in [false, []] -> [arg | nodes(args, register)]
-      found -> [nodes(arg, register) | nodes(args, register + length(found))]
+      found -> [nodes(arg, register) | nodes(args, register + inputs(found))]
     end
   end
+
+  defp inputs(tensors), do: tensors |> Enum.map(&length(arrays(&1))) |> Enum.sum()
 
   @doc """
   The node of a tensor on a device that is the input known by `id`.
@@ -252,7 +276,34 @@ defmodule Mlx.Dispatch do
   end
 
   defp refs([], _device), do: []
+
+  defp refs([%T{data: %Backend{deferred: {_node, parts}}} | rest], device),
+    do: parts ++ refs(rest, device)
+
   defp refs([tensor | rest], device), do: [ref(tensor, device) | refs(rest, device)]
+
+  @doc """
+  The arrays that a tensor holds.
+  """
+  def arrays(%T{data: %Backend{deferred: {_node, refs}}}), do: refs
+  def arrays(%T{data: %Backend{ref: ref}}), do: [ref]
+  def arrays(%T{}), do: [nil]
+
+  @doc """
+  The array of a tensor, which is made for each call if it is quantized.
+  """
+  def array(%T{data: %Backend{deferred: {node, refs}, device: device}}),
+    do: one(node, refs, device)
+
+  def array(%T{data: %Backend{ref: ref}}), do: ref
+
+  @doc """
+  The same tensor with an array of its own, if it is quantized.
+  """
+  def dense(%T{data: %Backend{deferred: {_node, _refs}, device: device}} = tensor),
+    do: wrap(tensor, array(tensor), device)
+
+  def dense(tensor), do: tensor
 
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
@@ -264,9 +315,9 @@ defmodule Mlx.Dispatch do
     across(tensor, to)
   end
 
-  def ref(%T{data: %Backend{ref: ref}, type: type}, device) do
+  def ref(%T{data: %Backend{}, type: type} = tensor, device) do
     check_type!(type, device)
-    ref
+    array(tensor)
   end
 
   def ref(%T{type: type} = tensor, device) do
@@ -328,10 +379,11 @@ defmodule Mlx.Dispatch do
     0 |> Graph.input(bits, dims) |> Narrow.decode(type, shape) |> one(ref, device)
   end
 
-  # The array of a node whose only input is another array.
-  defp one(node, ref, device) do
-    {instructions, registers} = Graph.flatten([node], 1)
-    [ref] = submit(device, instructions, [ref], registers)
+  # The array of a node whose inputs are other arrays.
+  defp one(node, refs, device) do
+    refs = List.wrap(refs)
+    {instructions, registers} = Graph.flatten([node], length(refs))
+    [ref] = submit(device, instructions, refs, registers)
     ref
   end
 

@@ -8,17 +8,17 @@ defmodule Mlx.Fast do
 
   | function | Apple GPU | NVIDIA GPU | CPU |
   |---|---|---|---|
-  | `rms_norm/3`, `layer_norm/4` | one kernel | one kernel | composed by MLX |
-  | `rope/3` | one kernel | one kernel | composed by MLX |
-  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | composed by MLX |
+  | `rms_norm/3`, `layer_norm/4` | one kernel | one kernel | composed |
+  | `rope/3` | one kernel | one kernel | composed |
+  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | composed, of halves in `f32` |
   | `softmax/2` along the last axis | one kernel | one kernel | one kernel |
-  | `swiglu/2` | one kernel | one kernel | composed by MLX |
+  | `swiglu/2` | one kernel | one kernel | composed |
   | `update_cache/4` | writes what is new | writes what is new | writes what is new |
   | `einsum/2` | a product for each two | a product for each two | a product for each two |
 
-  In `f64`, and with other backends and compilers, a function is the operations of Nx that
-  it is composed of. So is its gradient everywhere. Kernels compute the sums of halves in `f32`; they may round
-  halves where the composition goes on in `f32`.
+  In `f64`, and with other backends and compilers, a function is the operations of Nx that it is
+  composed of, but for `swiglu/2`. So is its gradient everywhere. Sums of halves are made in `f32`;
+  kernels may round halves where the composition goes on in `f32`.
 
   Integers are converted to floats, and tensors of different types to the type that holds both, as
   Nx does. Complex numbers, and shapes that do not fit, raise `ArgumentError` at the call, or when a
@@ -82,7 +82,8 @@ defmodule Mlx.Fast do
   @doc """
   Exponentials along an axis, divided by their sum.
 
-  The largest element is subtracted first, so no exponential is infinite. The result has the shape of `x`.
+  The largest element is subtracted first, so no exponential is infinite. The result has the shape
+  of `x`.
 
   ## Options
 
@@ -193,9 +194,10 @@ defmodule Mlx.Fast do
 
   ## Kernels
 
-  Of NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
-  halves whose sizes are multiples of 8 up to 128. A position or lengths in a tensor are masks, too. Everything else
-  is composed by MLX, and then, as on the CPU, needs memory for `heads * queries * keys` products.
+  On NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
+  halves whose sizes are multiples of 8 up to 128. A position or lengths in a tensor are masks, too.
+  Everything else is composed by MLX, and then, as on the CPU, needs memory for the products of all
+  queries and keys.
 
   ## Examples
 
@@ -223,12 +225,13 @@ defmodule Mlx.Fast do
   @doc """
   Writes new keys or values into a cache.
 
-  `cache` is such as `{batch, heads, length, size}`, and `update` is of the same shape but shorter along the axis
-  of the length. It is converted to the type of the cache, and so is the result.
+  `cache` is such as `{batch, heads, length, size}`, and `update` has the same shape but for the axis
+  of the length, along which it may be shorter. It is converted to the type of the cache, which is
+  that of the result.
 
-  `position` is where the update starts along the axis: a number or integers `{}`, or `{batch}` with one for
-  each element along the first axis. A position where the update does not fit is moved so that it does, as
-  `Nx.put_slice/3` does.
+  `position` is where the update starts along that axis: a number or integers `{}`, or `{batch}` with
+  one for each element along the first axis. A position where the update does not fit is moved so
+  that it does, as `Nx.put_slice/3` does.
 
   Inside a function compiled with `Mlx.Compiler`, only the new part is written if nothing else
   uses the cache: in loops, and where it is an argument that `Nx.donatable/1` marks. Else the cache is

@@ -125,6 +125,15 @@ defmodule Mlx.Graph do
   def input(id, type, shape), do: %Graph{id: id, type: type, shape: shape}
 
   @doc """
+  The node with its inputs in registers further on.
+  """
+  def shift(node, 0), do: node
+  def shift(%Graph{id: id} = node, by) when is_integer(id), do: %{node | id: id + by}
+
+  def shift(%Graph{} = node, by),
+    do: %{node | id: make_ref(), operands: Enum.map(node.operands, &shift(&1, by))}
+
+  @doc """
   What tells a node from all others.
   """
   def key(%Graph{id: id, result: result}), do: {id, result}

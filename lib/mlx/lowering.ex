@@ -7,10 +7,10 @@ defmodule Mlx.Lowering do
   # has `ops/0` and `lower/3`, and for blocks `blocks/0` and `lower_block/3`.
 
   alias Mlx.Lowering.{Control, Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg}
-  alias Mlx.Lowering.{Narrow, Reduction, Shape, Sort, Window}
+  alias Mlx.Lowering.{Narrow, Quantization, Reduction, Shape, Sort, Window}
 
   @families [Control, Convolution, Creation, Elementwise, Fast, FFT, Indexing, Linalg] ++
-              [Narrow, Reduction, Shape, Sort, Window]
+              [Narrow, Quantization, Reduction, Shape, Sort, Window]
 
   @doc """
   The node of an operation's result.

@@ -38,5 +38,7 @@ defmodule Mlx.Native do
   def pointer_from_local(_target, _source, _dims, _type, _tag), do: nif_error()
   def pointer_from_ipc(_target, _source, _dims, _type, _tag), do: nif_error()
 
+  def file_load(_device, _part, _dims, _type, _tag), do: nif_error()
+
   defp nif_error, do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -9,6 +9,13 @@ defmodule Mlx.Pointer do
   @doc """
   A pointer to the values of a tensor.
   """
+  def to_pointer(%T{data: %Backend{deferred: {_node, _refs}}}, _opts) do
+    raise Mlx.Error,
+      kind: :unsupported,
+      op: "to_pointer",
+      message: "a quantized tensor has no values in memory: use Mlx.Quantization.dequantize/1"
+  end
+
   def to_pointer(%T{} = tensor, opts) do
     opts = Keyword.validate!(opts, mode: :local, permissions: 0o400)
     permissions = permissions!(opts[:permissions])

@@ -107,10 +107,16 @@ defmodule Mlx.Profile do
     {warm_up, opts} = Keyword.pop(opts, :warm_up, 2)
     check_warm_up!(warm_up)
     {traced, vars, _templates, values} = Nx.Defn.Compiler.to_lazy_params(fun, args)
-    opts = Keyword.put(opts, :compiler, Executable)
-    executable = Nx.Defn.Compiler.__compile__(traced, vars, opts)
-    executable = %{executable | donated: []}
     options = Options.new!(opts)
+
+    Mlx.Compiler.on_stream(options, fn ->
+      compiler = Keyword.put(opts, :compiler, Executable)
+      executable = Nx.Defn.Compiler.__compile__(traced, vars, compiler)
+      measure(%{executable | donated: []}, values, options, warm_up, fun)
+    end)
+  end
+
+  defp measure(executable, values, options, warm_up, fun) do
     plain = warm_up(executable, values, options, warm_up)
 
     {result, instructions, events, dropped, duration} =

@@ -182,6 +182,8 @@ defmodule Mlx.CompilerTest do
       {value, grad, Nx.transpose(Nx.dot(x, x))}
     end
 
+    # Each program is compiled to kernels by the C++ compiler.
+    @tag timeout: 600_000
     test "programs give the same but for rounding" do
       x = sample(:f32, {4, 4}) |> Nx.remainder(3)
 

@@ -12,6 +12,7 @@ defmodule Mlx.LoweringTest do
     Lowering.Indexing,
     Lowering.Linalg,
     Lowering.Narrow,
+    Lowering.Quantization,
     Lowering.Reduction,
     Lowering.Shape,
     Lowering.Sort,

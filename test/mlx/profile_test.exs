@@ -153,6 +153,26 @@ defmodule Mlx.ProfileTest do
     assert_identical(product, plain_product)
   end
 
+  test "it runs on the stream that is given, or on that of the process" do
+    test = self()
+
+    fun = fn x ->
+      Nx.Defn.Kernel.io_call(Nx.add(x, 1), fn _ -> send(test, Mlx.Stream.current()) end)
+    end
+
+    [given, around] = for _ <- 1..2, do: Mlx.Stream.new(:cpu)
+
+    Mlx.Stream.with_stream(around, fn ->
+      profile(fun, [x()], warm_up: 0, stream: given)
+      profile(fun, [x()], warm_up: 0)
+    end)
+
+    assert_received ^given
+    assert_received ^around
+    Mlx.Stream.close(given)
+    assert_raise Mlx.Error, ~r/closed/, fn -> profile(fun, [x()], stream: given) end
+  end
+
   test "arguments are there afterwards, donated or not" do
     x = %{x() | donatable?: true}
     profile(fn x -> Nx.add(x, 1) end, [x])

@@ -46,8 +46,8 @@ defmodule Mlx.StreamTest do
             fn -> Nx.backend_copy(x, @cpu) end,
             fn -> Nx.backend_copy(host, @cpu) end,
             fn -> Nx.from_pointer(@cpu, pointer, {:f, 32}, {4}) end,
-            fn -> jit.(&Nx.exp/1, [x]) end,
-            fn -> jit.(&Nx.exp/1, [host]) end
+            fn -> jit.(fn x -> Nx.exp(x) end, [x]) end,
+            fn -> jit.(fn x -> Nx.exp(x) end, [host]) end
           ] do
         fun.()
         assert_closed(fn -> Stream.with_stream(closed(), fun) end)

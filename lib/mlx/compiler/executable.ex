@@ -28,7 +28,7 @@ defmodule Mlx.Compiler.Executable do
       |> Composite.traverse([], &{template(&1), [Nx.devectorize(&1) | &2]})
       |> then(fn {output, exprs} -> {Enum.reverse(exprs), output} end)
 
-    parameters = Composite.flatten_list(vars)
+    parameters = parameters(vars)
     {scope, tensors} = Expression.trace(exprs, options)
     settings = %{tensors: tensors, device: options.device, fuse: options.fuse}
 
@@ -41,6 +41,16 @@ defmodule Mlx.Compiler.Executable do
       output: output
     }
   end
+
+  @doc """
+  The parameters of arguments, in order. An argument may be a block that takes several.
+  """
+  def parameters(vars), do: vars |> Composite.flatten_list() |> Enum.flat_map(&parameters_of/1)
+
+  defp parameters_of(%T{data: %Nx.Defn.Expr{op: :block, args: [_block, args | _]}}),
+    do: parameters(args)
+
+  defp parameters_of(%T{} = parameter), do: [parameter]
 
   # Of arguments that are donated the results are the function's own.
   defp template(%T{} = expr), do: %{Nx.to_template(expr) | donatable?: false}

@@ -5,6 +5,8 @@ defmodule Mlx.Lowering.Indexing do
   import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
+  alias Mlx.Lowering.Quantization
+
   def ops, do: [:slice, :put_slice, :gather, :indexed_add, :indexed_put]
 
   def lower(:slice, out, [x, starts, lengths, strides]) do
@@ -53,7 +55,8 @@ defmodule Mlx.Lowering.Indexing do
   def blocks, do: [Nx.Block.Take, Nx.Block.TakeAlongAxis]
 
   def lower_block(%Nx.Block.Take{axis: axis}, out, [x, indices]) do
-    op(:take, [x, indices], [axis], out.type, out.shape)
+    Quantization.take(x, indices, axis, out) ||
+      op(:take, [x, indices], [axis], out.type, out.shape)
   end
 
   def lower_block(%Nx.Block.TakeAlongAxis{axis: axis}, out, [x, indices]) do

@@ -4,35 +4,19 @@ defmodule Mlx.Lowering.Linalg do
   use Mlx.Graph
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2, transpose: 2]
 
+  alias Mlx.Lowering.Quantization
   alias Nx.Block.LinAlg, as: Block
+
+  # Rows of nodes that may stand for a quantized tensor.
+  @quantized [:dequantize, :transpose, :cast]
 
   def ops, do: [:dot, :triangular_solve]
 
-  # Matrices as they are, which is what most products are.
-  def lower(:dot, %{type: {kind, _} = type} = out, [
-        %{type: type, shape: {_, _}} = a,
-        [1],
-        [],
-        %{type: type, shape: {_, _}} = b,
-        [0],
-        []
-      ])
-      when kind not in [:u, :s] do
-    op(:matmul, [a, b], type, out.shape)
-  end
+  def lower(:dot, out, [%{row: a}, _, _, %{row: b}, _, _] = args)
+      when a in @quantized or b in @quantized,
+      do: Quantization.dot(out, args) || dot(out, args)
 
-  def lower(:dot, out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
-    free_a = free(a, contract_a ++ batch_a)
-    free_b = free(b, contract_b ++ batch_b)
-    batch = Enum.map(batch_a, &elem(a.shape, &1))
-    [rows, inner] = sizes(a, [free_a, contract_a])
-    columns = size(b, free_b)
-
-    # Batch axes stay apart, as joining those of a transposed tensor would copy it.
-    a = a |> transpose(batch_a ++ free_a ++ contract_a) |> matrix(batch, rows, inner)
-    b = b |> transpose(batch_b ++ contract_b ++ free_b) |> matrix(batch, inner, columns)
-    product(a, b, out.type) |> reshape(out.shape)
-  end
+  def lower(:dot, out, args), do: dot(out, args)
 
   def lower(:triangular_solve, out, [a, b, opts]) do
     type = float(out.type)
@@ -103,6 +87,31 @@ defmodule Mlx.Lowering.Linalg do
   end
 
   # Products
+  # Matrices as they are, which is what most products are.
+  defp dot(%{type: {kind, _} = type} = out, [
+         %{type: type, shape: {_, _}} = a,
+         [1],
+         [],
+         %{type: type, shape: {_, _}} = b,
+         [0],
+         []
+       ])
+       when kind not in [:u, :s] do
+    op(:matmul, [a, b], type, out.shape)
+  end
+
+  defp dot(out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
+    free_a = free(a, contract_a ++ batch_a)
+    free_b = free(b, contract_b ++ batch_b)
+    batch = Enum.map(batch_a, &elem(a.shape, &1))
+    [rows, inner] = sizes(a, [free_a, contract_a])
+    columns = size(b, free_b)
+
+    # Batch axes stay apart, as joining those of a transposed tensor would copy it.
+    a = a |> transpose(batch_a ++ free_a ++ contract_a) |> matrix(batch, rows, inner)
+    b = b |> transpose(batch_b ++ contract_b ++ free_b) |> matrix(batch, inner, columns)
+    product(a, b, out.type) |> reshape(out.shape)
+  end
 
   defp product(%{shape: a_shape} = a, b, type) do
     shape = put_elem(b.shape, tuple_size(b.shape) - 2, elem(a_shape, tuple_size(a_shape) - 2))

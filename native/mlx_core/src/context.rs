@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
+use crate::file::FilePart;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
 use crate::profile::{self, Profile};
@@ -124,21 +125,56 @@ impl Context {
             return slot.fail(&Arc::new(error));
         }
         memory::produced(len);
-        if len < upload::LARGE || len > i32::MAX as usize || self.worker.device() != Device::Cpu {
+        if !self.reads_to_arrays(len) {
             slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
             return slot.settle();
         }
-        let array = upload::load(bytes, shape, dtype, &self.stream).map_err(Error::from);
-        match array
-            .map_err(Arc::new)
-            .and_then(|array| self.compute(Ok(array)))
-        {
+        match self.upload(Box::new(bytes), shape, dtype) {
             Ok(array) => {
                 slot.fill(array);
                 slot.settle();
             }
             Err(error) => slot.fail(&error),
         }
+    }
+
+    /// Whether so many bytes are best written straight to an array's memory.
+    fn reads_to_arrays(&self, len: usize) -> bool {
+        len >= upload::LARGE && self.worker.device() == Device::Cpu
+    }
+
+    fn upload(
+        &mut self,
+        bytes: Box<dyn upload::Bytes>,
+        shape: &[i32],
+        dtype: Dtype,
+    ) -> Result<Array, Arc<Error>> {
+        self.compute(upload::load(bytes, shape, dtype, &self.stream))
+    }
+
+    /// Fills the slot with a part of a file, as many bytes as it needs.
+    pub(crate) fn load_file(
+        &mut self,
+        slot: &Slot,
+        part: FilePart,
+        shape: &[i32],
+        dtype: Dtype,
+    ) -> Result<(), Arc<Error>> {
+        memory::check(part.len)?;
+        let array = if part.is_plain() && self.reads_to_arrays(part.len) {
+            let (reader, failure) = part.reader()?;
+            let array = self.upload(Box::new(reader), shape, dtype)?;
+            match failure.take() {
+                Some(error) => return Err(Arc::new(error)),
+                None => array,
+            }
+        } else {
+            ffi::from_bytes(part.read()?.as_ref(), shape, dtype)
+        };
+        memory::produced(array.nbytes());
+        slot.fill(array);
+        slot.settle();
+        Ok(())
     }
 
     /// Starts computing what is pending and still wanted by someone.

@@ -89,6 +89,15 @@ pub enum Error {
     Axis { axis: i32, rank: usize },
     #[error("axis {axis} is empty, so there is nothing at any position along it")]
     EmptyAxis { axis: i32 },
+    #[error(
+        "{packed} and scales {scales} are no matrix of {bits} bits with groups of {group_size}"
+    )]
+    Quantized {
+        packed: Signature,
+        scales: Signature,
+        group_size: i32,
+        bits: i32,
+    },
     #[error("type {kind}{bits} is not supported")]
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
@@ -136,6 +145,19 @@ pub enum Error {
     #[error("{message}")]
     Io { message: String },
 
+    // Files
+    #[error("{path:?}: {message}")]
+    File { path: String, message: String },
+    #[error("{path:?} is not the file any more that was opened: open it again")]
+    FileChanged { path: String },
+    #[error("{path:?}: the {len} bytes at {offset} are not what they were packed from: {message}")]
+    Unpack {
+        path: String,
+        offset: u64,
+        len: usize,
+        message: &'static str,
+    },
+
     // Devices and workers
     #[error("there is no {device} device; available: {}", Device::list())]
     NoDevice { device: Device },
@@ -180,14 +202,18 @@ impl Error {
             | Error::Rank { .. }
             | Error::Axis { .. }
             | Error::EmptyAxis { .. }
+            | Error::Quantized { .. }
             | Error::SegmentSize { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
                 ErrorKind::Unsupported
             }
-            Error::NotReadable { .. } | Error::SharedMemory { .. } | Error::Io { .. } => {
-                ErrorKind::Io
-            }
+            Error::NotReadable { .. }
+            | Error::SharedMemory { .. }
+            | Error::Io { .. }
+            | Error::File { .. }
+            | Error::FileChanged { .. }
+            | Error::Unpack { .. } => ErrorKind::Io,
             Error::NoDevice { .. }
             | Error::Elsewhere { .. }
             | Error::TooManyStreams { .. }

@@ -110,6 +110,22 @@ pub(crate) fn arrays_of(vector: mlx_sys::mlx_vector_array) -> MlxResult<Vec<Arra
         .collect()
 }
 
+/// Runs a C function that writes a vector of arrays.
+pub(crate) fn arrays(
+    call: impl FnOnce(*mut mlx_sys::mlx_vector_array) -> i32,
+) -> MlxResult<Vec<Array>> {
+    let mut vector = Arrays::new(&[]);
+    check(call(&mut vector.0))?;
+    arrays_of(vector.0)
+}
+
+/// What stands for an array that is not given.
+pub(crate) fn no_array() -> mlx_sys::mlx_array {
+    mlx_sys::mlx_array_ {
+        ctx: std::ptr::null_mut(),
+    }
+}
+
 type Function =
     extern "C" fn(*mut mlx_sys::mlx_vector_array, mlx_sys::mlx_vector_array, *mut c_void) -> c_int;
 

@@ -9,12 +9,14 @@
 
 mod attribute;
 mod beside;
+mod blocks;
 mod context;
 mod device;
 mod dtype;
 mod error;
 mod evaluation;
 mod ffi;
+mod file;
 mod fuse;
 mod fusion;
 mod graphs;
@@ -36,10 +38,12 @@ mod upload;
 mod worker;
 
 pub use attribute::{Attribute, FromAttribute, Shape};
+pub use blocks::{Blocks, Field};
 pub use context::Context;
 pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Result, Signature};
+pub use file::{FilePart, Packed, Stamp};
 pub use halt::stop_workers;
 pub use host::HostView;
 pub use memory::{

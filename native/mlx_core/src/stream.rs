@@ -28,6 +28,29 @@ impl Drop for Lease {
     }
 }
 
+/// One stream per device, made when it is first asked for.
+struct Shared {
+    cpu: OnceCell<Stream>,
+    gpu: OnceCell<Stream>,
+}
+
+impl Shared {
+    const fn new() -> Shared {
+        Shared {
+            cpu: OnceCell::new(),
+            gpu: OnceCell::new(),
+        }
+    }
+
+    fn on(&self, device: Device) -> Result<&Stream> {
+        let cell = match device {
+            Device::Cpu => &self.cpu,
+            Device::Gpu => &self.gpu,
+        };
+        cell.get_or_try_init(|| Stream::new(device))
+    }
+}
+
 /// Bytes for a new tensor and what they mean, checked against each other.
 pub struct Payload<B> {
     bytes: B,
@@ -38,13 +61,14 @@ pub struct Payload<B> {
 impl Stream {
     /// The stream that everyone shares on a device.
     pub fn of(device: Device) -> Result<&'static Stream> {
-        static CPU: OnceCell<Stream> = OnceCell::new();
-        static GPU: OnceCell<Stream> = OnceCell::new();
-        let cell = match device {
-            Device::Cpu => &CPU,
-            Device::Gpu => &GPU,
-        };
-        cell.get_or_try_init(|| Stream::new(device))
+        static SHARED: Shared = Shared::new();
+        SHARED.on(device)
+    }
+
+    /// The stream on which files are read, so that the others go on meanwhile.
+    pub fn of_files(device: Device) -> Result<&'static Stream> {
+        static SHARED: Shared = Shared::new();
+        SHARED.on(device)
     }
 
     /// A stream of its own.
@@ -163,17 +187,7 @@ impl Slot {
 
 impl<B: AsRef<[u8]>> Payload<B> {
     pub fn new(bytes: B, dims: &[i64], dtype: Dtype) -> Result<Payload<B>> {
-        let shape = shape_of(dims)?;
-        let elements: u128 = shape.iter().map(|&dim| dim as u128).product();
-        let expected = elements * dtype_size(dtype) as u128;
-        let given = bytes.as_ref().len();
-        if expected != given as u128 {
-            return Err(Error::ByteSize {
-                signature: Signature { dtype, shape },
-                expected: usize::try_from(expected).unwrap_or(usize::MAX),
-                given,
-            });
-        }
+        let shape = shape_of(dims, dtype, bytes.as_ref().len())?;
         Ok(Payload {
             bytes,
             shape,
@@ -188,11 +202,24 @@ impl<B: AsRef<[u8]> + Send + 'static> Payload<B> {
     }
 }
 
-fn shape_of(dims: &[i64]) -> Result<Vec<i32>> {
-    dims.iter()
+/// The shape of an array of `given` bytes.
+pub(crate) fn shape_of(dims: &[i64], dtype: Dtype, given: usize) -> Result<Vec<i32>> {
+    let shape: Vec<i32> = dims
+        .iter()
         .map(|&dim| i32::try_from(dim).ok().filter(|dim| *dim >= 0))
         .collect::<Option<_>>()
         .ok_or_else(|| Error::Dimension {
             dims: dims.to_vec(),
-        })
+        })?;
+    let bytes = shape.iter().try_fold(dtype_size(dtype), |bytes, &dim| {
+        bytes.checked_mul(dim as usize)
+    });
+    match bytes {
+        Some(expected) if expected == given => Ok(shape),
+        _ => Err(Error::ByteSize {
+            signature: Signature { dtype, shape },
+            expected: bytes.unwrap_or(usize::MAX),
+            given,
+        }),
+    }
 }

@@ -2,51 +2,92 @@
 //!
 //! MLX copies a buffer page by page as the system hands out memory. Asked to load an
 //! array from a reader instead, it lets the reader write to the new memory, and the
-//! reader can ask for large pages first, which costs a third of the time.
+//! reader can ask for large pages first, which costs a third of the time. What is read
+//! from a file this way is nowhere else meanwhile; it comes without large pages, which take
+//! longer to find than they save where the file's own pages fill the memory.
 
 use std::ffi::{c_char, c_int, c_void};
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype, Stream};
 
+use crate::dtype::dtype_size;
 use crate::ffi;
 
 /// Below this size the reader costs more than it saves.
 pub(crate) const LARGE: usize = 4 << 20;
 
+/// Bytes that are there or can be had.
+pub(crate) trait Bytes: Send {
+    fn len(&self) -> usize;
+
+    /// Writes the bytes from an offset on. MLX is told of no failure, because it would end
+    /// the process: who gives the bytes finds out.
+    fn write_to(&self, target: &mut [u8], offset: usize);
+}
+
+impl Bytes for Box<dyn AsRef<[u8]> + Send> {
+    fn len(&self) -> usize {
+        (**self).as_ref().len()
+    }
+
+    fn write_to(&self, target: &mut [u8], offset: usize) {
+        advise_large_pages(target.as_mut_ptr(), target.len());
+        target.copy_from_slice(&(**self).as_ref()[offset..offset + target.len()]);
+    }
+}
+
 /// A file in NumPy's format, version 1.0: a header and the bytes
 /// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
 struct Source {
     header: Vec<u8>,
-    bytes: Box<dyn AsRef<[u8]> + Send>,
+    bytes: Box<dyn Bytes>,
     position: usize,
 }
 
 /// An array of the bytes, which is lazy until it is evaluated.
 pub(crate) fn load(
-    bytes: Box<dyn AsRef<[u8]> + Send>,
+    bytes: Box<dyn Bytes>,
     shape: &[i32],
     dtype: Dtype,
     stream: &Stream,
 ) -> Result<Array, Exception> {
+    let (name, stored) = unsigned(dtype);
     let source = Source {
-        header: header((*bytes).as_ref().len()),
+        header: header(name, shape),
         bytes,
         position: 0,
     };
     let source = Box::into_raw(Box::new(source)).cast();
     // Safety: the reader owns the source from here on and frees it with `free`.
-    let flat = unsafe {
+    let array = unsafe {
         let reader = mlx_sys::mlx_io_reader_new(source, VTABLE);
-        let flat = ffi::array(|out| mlx_sys::mlx_load_reader(out, reader, stream.as_ptr()));
+        let array = ffi::array(|out| mlx_sys::mlx_load_reader(out, reader, stream.as_ptr()));
         mlx_sys::mlx_io_reader_free(reader);
-        flat?
+        array?
     };
-    flat.view_dtype(dtype)?.reshape(shape)
+    if stored == dtype {
+        return Ok(array);
+    }
+    array.view_dtype(dtype)
 }
 
-fn header(bytes: usize) -> Vec<u8> {
-    let mut text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({bytes},), }}");
+/// NumPy's name of the unsigned type as wide as an element, and the type.
+fn unsigned(dtype: Dtype) -> (&'static str, Dtype) {
+    match dtype_size(dtype) {
+        1 => ("|u1", Dtype::Uint8),
+        2 => ("<u2", Dtype::Uint16),
+        4 => ("<u4", Dtype::Uint32),
+        _ => ("<u8", Dtype::Uint64),
+    }
+}
+
+fn header(name: &str, shape: &[i32]) -> Vec<u8> {
+    let dims: Vec<String> = shape.iter().map(i32::to_string).collect();
+    // MLX takes no comma after the last of several.
+    let comma = if let [_] = shape { "," } else { "" };
+    let dims = dims.join(", ") + comma;
+    let mut text = format!("{{'descr': '{name}', 'fortran_order': False, 'shape': ({dims}), }}");
     let padding = 64 - (10 + text.len() + 1) % 64;
     text.extend(std::iter::repeat_n(' ', padding));
     text.push('\n');
@@ -59,19 +100,18 @@ fn header(bytes: usize) -> Vec<u8> {
 impl Source {
     /// Copies as many bytes as there are from an offset on.
     fn copy(&self, target: *mut c_char, wanted: usize, offset: usize) -> usize {
-        let (part, large) = match offset.checked_sub(self.header.len()) {
-            None => (&self.header[offset..], false),
-            Some(offset) => {
-                let bytes = (*self.bytes).as_ref();
-                (&bytes[offset.min(bytes.len())..], true)
-            }
+        let target = target.cast::<u8>();
+        let Some(offset) = offset.checked_sub(self.header.len()) else {
+            let part = &self.header[offset..];
+            let count = part.len().min(wanted);
+            // Safety: MLX gives room for as many bytes as it wants.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), target, count) };
+            return count;
         };
-        let count = part.len().min(wanted);
-        if large {
-            advise_large_pages(target.cast(), count);
-        }
-        // Safety: MLX gives room for as many bytes as it wants.
-        unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), target.cast(), count) };
+        let count = self.bytes.len().saturating_sub(offset).min(wanted);
+        // Safety: as above, and nobody reads the memory before it is written.
+        let target = unsafe { std::slice::from_raw_parts_mut(target, count) };
+        self.bytes.write_to(target, offset);
         count
     }
 }
@@ -116,7 +156,7 @@ unsafe extern "C" fn tell(source: *mut c_void) -> usize {
 
 unsafe extern "C" fn seek(source: *mut c_void, offset: i64, whence: c_int) -> c_int {
     let source = &mut *source.cast::<Source>();
-    let end = source.header.len() + (*source.bytes).as_ref().len();
+    let end = source.header.len() + source.bytes.len();
     let from = match whence {
         0 => 0,
         1 => source.position,
@@ -163,8 +203,8 @@ mod tests {
 
     #[test]
     fn headers_are_aligned() {
-        for bytes in [0, 9, 10, 1 << 30] {
-            let header = header(bytes);
+        for shape in [&[][..], &[0], &[9], &[1 << 30, 1 << 20, 3]] {
+            let header = header("<u8", shape);
             assert_eq!(header.len() % 64, 0);
             assert_eq!(header.last(), Some(&b'\n'));
         }
@@ -176,8 +216,8 @@ mod tests {
         let count = (values.len() / 8) as i32;
         let stream = Stream::new_with_device(&mlx_rs::Device::cpu());
         mlx_rs::with_stream(&stream, || {
-            let bytes = Box::new(values.clone());
-            let array = load(bytes, &[2, count / 2], Dtype::Int64, &stream).unwrap();
+            let bytes: Box<dyn AsRef<[u8]> + Send> = Box::new(values.clone());
+            let array = load(Box::new(bytes), &[2, count / 2], Dtype::Int64, &stream).unwrap();
             ffi::eval(&[&array]).unwrap();
             assert_eq!(array.shape(), [2, count / 2]);
             // Safety: the array is evaluated and has as many bytes.

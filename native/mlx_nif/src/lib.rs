@@ -2,6 +2,7 @@
 
 mod device;
 mod error;
+mod file;
 mod halt;
 mod handle;
 mod instruction;

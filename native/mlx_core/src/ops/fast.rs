@@ -6,6 +6,7 @@ use mlx_rs::ops::select;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
+use super::reduction::{reduce, SUM};
 use super::{number, ops, row};
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result};
@@ -69,6 +70,10 @@ fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if !on_gpu(s) {
+        let wide = x.as_dtype(Dtype::Float32)?;
+        return normalized(&wide, eps, x.dtype(), [weight, None], s);
+    }
     Ok(c_op!(
         mlx_fast_rms_norm(x.as_ptr(), optional(weight), eps as f32),
         s
@@ -88,10 +93,43 @@ fn layer_norm(
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if !on_gpu(s) {
+        let wide = x.as_dtype(Dtype::Float32)?;
+        let centred = wide.subtract(mean(&wide, s)?)?;
+        return normalized(&centred, eps, x.dtype(), [weight, bias], s);
+    }
     Ok(c_op!(
         mlx_fast_layer_norm(x.as_ptr(), optional(weight), optional(bias), eps as f32),
         s
     )?)
+}
+
+/// MLX composes norms on a CPU, too, but of sums that take longer.
+fn normalized(
+    x: &Array,
+    eps: f64,
+    dtype: Dtype,
+    [weight, bias]: [Option<&Array>; 2],
+    s: &Stream,
+) -> Result<Array> {
+    let squares = mean(&x.multiply(x)?, s)?;
+    let scale = squares.add(Array::from_f32(eps as f32))?.rsqrt()?;
+    let mut y = x.multiply(scale)?.as_dtype(dtype)?;
+    if let Some(weight) = weight {
+        y = y.multiply(weight)?;
+    }
+    if let Some(bias) = bias {
+        y = y.add(bias)?;
+    }
+    Ok(y)
+}
+
+/// Along the last axis.
+fn mean(x: &Array, s: &Stream) -> Result<Array> {
+    let last = x.ndim() as i32 - 1;
+    let size = x.shape().last().copied().unwrap_or(1);
+    let sum = reduce(x, &[last], &SUM, s)?;
+    Ok(sum.divide(Array::from_f32(size as f32))?)
 }
 
 struct Rope {

@@ -75,7 +75,7 @@ fn limit(x: &Array, axis: i32, length: i32, positions: &Array) -> Result<i32> {
 }
 
 /// Positions along an axis that are inside.
-fn along(x: &Array, axis: i32, positions: &Array, s: &Stream) -> Result<Array> {
+pub(super) fn along(x: &Array, axis: i32, positions: &Array, s: &Stream) -> Result<Array> {
     positions::inside(positions, &[limit(x, axis, 1, positions)?], s)
 }
 

@@ -12,6 +12,7 @@ mod indexing;
 mod linalg;
 mod narrow;
 mod pad;
+mod quantization;
 mod reduction;
 mod shape;
 mod slicing;
@@ -96,6 +97,7 @@ pub fn table() -> impl Iterator<Item = &'static Row> {
         indexing::ROWS,
         linalg::ROWS,
         narrow::ROWS,
+        quantization::ROWS,
         reduction::ROWS,
         shape::ROWS,
         sort::ROWS,

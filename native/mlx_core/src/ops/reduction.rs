@@ -122,7 +122,7 @@ const LONG: i32 = 1024;
 
 /// On the CPU, long axes are folded to about the square root of their size first: the
 /// last one across, which adds vectors instead of numbers, others in blocks.
-fn reduce(x: &Array, axes: &[i32], operation: &Operation, s: &Stream) -> Result<Array> {
+pub(super) fn reduce(x: &Array, axes: &[i32], operation: &Operation, s: &Stream) -> Result<Array> {
     let last = x.ndim() as i32 - 1;
     let rounds = !operation.idempotent && (x.dtype().is_float() || x.dtype().is_complex());
     let mut x = x.clone();

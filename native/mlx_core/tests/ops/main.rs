@@ -37,6 +37,7 @@ mod indexing;
 mod linalg;
 mod narrow;
 mod numbers;
+mod quantization;
 mod reduction;
 mod refusal;
 mod rounding;
@@ -68,6 +69,7 @@ fn all_cases() -> Vec<Case> {
         indexing::cases(),
         linalg::cases(),
         narrow::cases(),
+        quantization::cases(),
         reduction::cases(),
         rounding::cases(),
         shape::cases(),
