@@ -4,7 +4,7 @@ defmodule Mlx.MixProject do
   @version "0.1.0"
   @source_url "https://github.com/mlx-nx/mlx"
 
-  # Packages of tests, and what these need besides.
+  # Packages that may be missing, and what these need besides.
   @axon [:axon, :polaris]
   @bumblebee [:bumblebee, :tokenizers, :castore, :rustler_precompiled, :safetensors, :unpickler] ++
                [:progress_bar, :decimal, :nx_image, :nx_signal, :unzip]
@@ -38,7 +38,7 @@ defmodule Mlx.MixProject do
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
-      {:axon, "~> 0.8", only: :test},
+      {:axon, "~> 0.8", optional: true},
       {:ex_doc, "~> 0.34", only: :dev, runtime: false}
     ]
   end
@@ -48,9 +48,11 @@ defmodule Mlx.MixProject do
   # Axon or Bumblebee does, too: their tests are left out then.
   defp deps(folder) do
     packages = [:nx, :complex, :telemetry, :rustler, :jason, :stream_data]
-    tested = in_full(folder, @axon) ++ in_full(folder, @bumblebee)
+    optional = in_full(folder, @axon)
+    tested = in_full(folder, @bumblebee)
 
     for(package <- packages, do: {package, in_folder(folder, package)}) ++
+      for(package <- optional, do: {package, [optional: true] ++ in_folder(folder, package)}) ++
       for(package <- tested, do: {package, [only: :test] ++ in_folder(folder, package)})
   end
 
