@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
 use crate::file::FilePart;
+use crate::garbage;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
 use crate::profile::{self, Profile};
@@ -85,9 +86,7 @@ impl Context {
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
         for (slot, array) in outputs.iter().zip(results) {
-            let bytes = array.nbytes();
-            self.pending_bytes += bytes;
-            memory::produced(bytes);
+            self.pending_bytes += array.nbytes();
             slot.fill(array);
             self.pending.push(Arc::downgrade(slot));
         }
@@ -124,15 +123,16 @@ impl Context {
         if let Err(error) = memory::check(len) {
             return slot.fail(&Arc::new(error));
         }
-        memory::produced(len);
         if !self.reads_to_arrays(len) {
             slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
-            return slot.settle();
+            slot.settle();
+            return garbage::watch();
         }
         match self.upload(Box::new(bytes), shape, dtype) {
             Ok(array) => {
                 slot.fill(array);
                 slot.settle();
+                garbage::watch();
             }
             Err(error) => slot.fail(&error),
         }
@@ -171,9 +171,9 @@ impl Context {
         } else {
             ffi::from_bytes(part.read()?.as_ref(), shape, dtype)
         };
-        memory::produced(array.nbytes());
         slot.fill(array);
         slot.settle();
+        garbage::watch();
         Ok(())
     }
 
@@ -190,12 +190,14 @@ impl Context {
             .filter(|array| !ffi::is_available(array))
             .collect();
         self.in_flight.append(&mut self.pending);
+        memory::expect(bytes);
         if !arrays.is_empty() {
             let references: Vec<&Array> = arrays.iter().collect();
             if let Err(error) = evaluation::run(bytes, || ffi::async_eval(&references)) {
                 self.poison(error);
             }
         }
+        garbage::watch();
         if self.in_flight.len() > MAX_IN_FLIGHT {
             self.forget_done();
         }

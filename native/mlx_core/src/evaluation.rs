@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
+use crate::beside;
 use crate::error::{Error, Result};
 use crate::ffi;
 use crate::halt;
@@ -47,6 +48,12 @@ pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
     run(bytes(arrays), || ffi::eval(arrays))
 }
 
+/// Waits for all that this thread has started.
+pub(crate) fn synchronize() -> Result<()> {
+    ffi::synchronize(&mlx_rs::Stream::thread_local_or_default()).map_err(of_evaluation)?;
+    beside::synchronize()
+}
+
 /// Starts computing the arrays.
 pub(crate) fn async_eval(arrays: &[&Array]) -> Result<()> {
     run(bytes(arrays), || ffi::async_eval(arrays))
@@ -75,9 +82,13 @@ pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>
         halt::install();
         outcome
     });
-    outcome.map_err(|exception| Error::Evaluation {
+    outcome.map_err(of_evaluation)
+}
+
+fn of_evaluation(exception: Exception) -> Error {
+    Error::Evaluation {
         message: Error::from(exception).to_string(),
-    })
+    }
 }
 
 /// Before the thread sleeps.

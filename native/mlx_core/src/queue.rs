@@ -46,7 +46,7 @@ pub(crate) struct Queue<J> {
     stopped: AtomicBool,
     /// Jobs that were taken out and are not done, which only the worker writes.
     taken: Alone<AtomicUsize>,
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 impl<J> Mail<J> {
@@ -77,8 +77,16 @@ impl<J> Queue<J> {
             has_wanted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             taken: Alone(AtomicUsize::new(0)),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
         }
+    }
+
+    pub fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// Writes to the inbox. A worker that is awake and not called looks by itself soon.
@@ -99,7 +107,7 @@ impl<J> Queue<J> {
     /// Adds a job, or gives it back when the queue is full.
     pub fn try_push(&self, job: J) -> Result<(), J> {
         self.post(false, |inbox| {
-            if inbox.mail.jobs.len() >= self.capacity {
+            if inbox.mail.jobs.len() >= self.capacity() {
                 return Err(job);
             }
             inbox.mail.jobs.push_back(job);
@@ -139,7 +147,7 @@ impl<J> Queue<J> {
     /// True if there is room; if not, calls `notice` once there is.
     pub fn when_room(&self, notice: Notice) -> bool {
         let mut inbox = self.inbox.lock();
-        let full = inbox.mail.jobs.len() >= self.capacity;
+        let full = inbox.mail.jobs.len() >= self.capacity();
         if full {
             inbox.notices.push(notice);
         }
@@ -175,6 +183,11 @@ impl<J> Queue<J> {
             return Vec::new();
         }
         std::mem::take(&mut self.inbox.lock().mail.wanted)
+    }
+
+    /// Only what is to be freed, for a worker in the middle of its jobs.
+    pub fn take_trash(&self) -> Vec<Array> {
+        std::mem::take(&mut self.inbox.lock().mail.trash)
     }
 
     /// Waits awake until the worker is called. Yielding lets MLX's thread, which may

@@ -154,6 +154,11 @@ impl Slot {
         }
     }
 
+    /// Whether somebody has waited for its values.
+    pub fn is_settled(&self) -> bool {
+        matches!(&*self.state.lock(), State::Ready { settled: true, .. })
+    }
+
     pub fn device(&self) -> crate::Device {
         self.owner.device()
     }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,12 +16,13 @@ use parking_lot::Mutex;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::program::{Few, Program};
 use crate::queue::{Mail, Notice, Queue};
 use crate::slot::Slot;
 
 /// Jobs a queue holds before it is full.
-pub const QUEUE_CAPACITY: usize = 4096;
+static QUEUE_LIMIT: AtomicUsize = AtomicUsize::new(4096);
 
 /// A read soon after the last job then costs no wake-up of the thread.
 const SPIN: Duration = Duration::from_micros(50);
@@ -66,6 +68,7 @@ static POOL: Lazy<Mutex<Pool>> = Lazy::new(Mutex::default);
 /// A worker for the device: one that has nothing to do, else a new one.
 pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     device.check()?;
+    memory::prepare();
     let mut pool = POOL.lock();
     if let Some(worker) = pool.take(device) {
         return Ok(worker);
@@ -75,7 +78,7 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     }
     let worker: &'static Worker = Box::leak(Box::new(Worker {
         device,
-        queue: Queue::new(QUEUE_CAPACITY),
+        queue: Queue::new(queue_limit()),
         leftovers: AtomicUsize::new(0),
     }));
     let thread = std::thread::Builder::new()
@@ -133,6 +136,55 @@ pub(crate) fn check_running() -> Result<()> {
     match current() {
         Some(worker) if worker.queue.is_stopped() => Err(Error::Halted),
         _ => Ok(()),
+    }
+}
+
+/// Frees the arrays that wait for this worker's thread, if it is one.
+pub(crate) fn free_trash() {
+    if let Some(worker) = current() {
+        drop(worker.queue.take_trash());
+    }
+}
+
+/// Waits until the workers have freed what they have to free, but for those that are
+/// busy for longer than the patience.
+pub(crate) fn tidy(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let (sender, receiver) = channel();
+    let pool = POOL.lock();
+    for (worker, _) in &pool.threads {
+        let sender = sender.clone();
+        worker.call(move |context| {
+            // What is being computed holds its operands. A failure stands in the slots.
+            if context.has_work() {
+                let _ = context.synchronize();
+            }
+            // Nobody listens to a worker that is late.
+            let _ = sender.send(());
+        });
+    }
+    let mut left = pool.threads.len();
+    drop(pool);
+    drop(sender);
+    while left > 0 {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if receiver.recv_timeout(patience).is_err() {
+            return;
+        }
+        left -= 1;
+    }
+}
+
+/// How many jobs the queue of a worker holds before it is full.
+pub fn queue_limit() -> usize {
+    QUEUE_LIMIT.load(Ordering::Relaxed)
+}
+
+/// Sets how many jobs the queue of each worker holds.
+pub fn set_queue_limit(jobs: usize) {
+    QUEUE_LIMIT.store(jobs.max(1), Ordering::Relaxed);
+    for (worker, _) in &POOL.lock().threads {
+        worker.queue.set_capacity(jobs.max(1));
     }
 }
 

@@ -3,6 +3,7 @@
 mod device;
 mod error;
 mod file;
+mod garbage;
 mod halt;
 mod handle;
 mod instruction;

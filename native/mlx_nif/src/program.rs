@@ -2,8 +2,9 @@ use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
 use mlx_core::{Few, Program, Slot};
-use rustler::{NifResult, Resource, ResourceArc, Term};
+use rustler::{Env, NifResult, Resource, ResourceArc, Term};
 
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
 use crate::instruction::{each, nested, Refusal};
 use crate::reply::Outcome;
@@ -63,11 +64,13 @@ fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refus
 /// tensors to donate are let go of, so that their memory can become that of results.
 #[rustler::nif]
 fn program_run(
+    env: Env,
     target: Target,
     compiled: Handle<Compiled>,
     inputs: Term,
     donated: Vec<Handle<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    note_caller(env);
     match run(target, &compiled, inputs, &donated) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),

@@ -11,6 +11,7 @@ use rustler::{
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
 use crate::instruction::{each, program, Refusal};
 use crate::reply::{Letter, Outcome, Reply};
@@ -104,11 +105,13 @@ fn stream_close(stream: Handle<StreamHandle>) -> Outcome<Atom> {
 /// Queues instructions and gives the tensors of the named registers, not computed yet.
 #[rustler::nif]
 fn stream_submit(
+    env: Env,
     target: Target,
     instructions: Term,
     inputs: Term,
     outputs: Term,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    note_caller(env);
     match submit(target, instructions, inputs, outputs) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
@@ -130,6 +133,19 @@ fn submit(
 
 pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
     Ok(tensor.decode::<Handle<Tensor>>()?.get()?.slot()?)
+}
+
+/// Sets how many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_set_queue_limit(jobs: usize) -> Atom {
+    mlx_core::set_queue_limit(jobs);
+    atom::ok()
+}
+
+/// As many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_queue_limit() -> usize {
+    mlx_core::queue_limit()
 }
 
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.

@@ -7,6 +7,7 @@ use rustler::{
 };
 
 use crate::error::SignatureTuple;
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
 use crate::instruction::TypeTuple;
 use crate::reply::{Outcome, Reply};
@@ -99,11 +100,13 @@ impl AsRef<[u8]> for Bytes {
 /// Queues the copy of a binary to a device.
 #[rustler::nif]
 fn tensor_from_binary(
+    env: Env,
     target: Target,
     binary: Term,
     dims: Vec<i64>,
     dtype: TypeTuple,
 ) -> NifResult<Submitted<ResourceArc<Tensor>>> {
+    note_caller(env);
     let bytes = Bytes::of(binary)?;
     let load = || {
         let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
@@ -116,6 +119,7 @@ fn tensor_from_binary(
 /// comes later.
 #[rustler::nif]
 fn tensor_read<'a>(env: Env<'a>, tensor: Handle<Tensor>, tag: Term<'a>) -> Term<'a> {
+    note_caller(env);
     let slot = match tensor.slot() {
         Ok(slot) => slot,
         Err(error) => return Outcome::<()>::Error(error.into()).encode(env),
@@ -146,6 +150,7 @@ fn binary(env: Env, view: HostView) -> Term {
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
 fn tensor_eval(env: Env, tensors: Vec<Handle<Tensor>>, tag: Term) -> Outcome<Atom> {
+    note_caller(env);
     let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
     let outcome = slots.map(|mut slots| {
         let Some(first) = slots.pop() else {
@@ -185,6 +190,12 @@ fn tensor_signature(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom
         pending()
     });
     outcome.into()
+}
+
+/// Whether the tensor's values are known to be there, so that reading them waits for nothing.
+#[rustler::nif]
+fn tensor_is_computed(tensor: Handle<Tensor>) -> Outcome<bool> {
+    tensor.slot().map(|slot| slot.is_settled()).into()
 }
 
 /// Lets go of the tensor's memory; false if it had been let go before.
