@@ -1,19 +1,14 @@
 defmodule Mlx.BumblebeeTest do
   use ExUnit.Case, async: true
 
-  alias Mlx.Oracle
+  alias Mlx.{BumblebeeModels, Oracle}
 
   @moduletag :bumblebee
   @moduletag :capture_log
   @moduletag timeout: 600_000
 
   # Bumblebee may be missing, where packages come from a folder.
-  @compile {:no_warn_undefined, [Axon, Axon.ModelState, Bumblebee, Bumblebee.Text]}
-
-  alias Bumblebee.Audio.Whisper
-  alias Bumblebee.Diffusion.{UNet2DConditional, VaeKl}
-  alias Bumblebee.Text.{Bert, ClipText, Distilbert, Llama, Qwen3}
-  alias Bumblebee.Vision.Vit
+  @compile {:no_warn_undefined, [Axon, Bumblebee, Bumblebee.Text, Bumblebee.Text.Generation]}
 
   defmodule Tokens do
     @moduledoc false
@@ -32,17 +27,6 @@ defmodule Mlx.BumblebeeTest do
     end
   end
 
-  @transformer [
-    vocab_size: 50,
-    max_positions: 32,
-    hidden_size: 16,
-    num_blocks: 2,
-    num_attention_heads: 4,
-    intermediate_size: 24
-  ]
-
-  @grouped Keyword.merge(@transformer, num_key_value_heads: 2, attention_head_size: 4)
-
   # Of convolutions and norms over small channels, whose sums cancel.
   @coarse 64
 
@@ -52,123 +36,57 @@ defmodule Mlx.BumblebeeTest do
     :ok
   end
 
-  for architecture <- [:base, :for_sequence_classification, :for_masked_language_modeling] do
-    test "DistilBERT #{architecture}" do
-      assert_runs(Distilbert, unquote(architecture), @transformer, tokens())
-    end
-
-    test "BERT #{architecture}" do
-      assert_runs(Bert, unquote(architecture), @transformer, tokens())
-    end
-  end
-
-  for architecture <- [:base, :for_causal_language_modeling] do
-    test "Llama #{architecture}" do
-      assert_runs(Llama, unquote(architecture), @grouped, tokens())
-    end
-
-    test "Qwen3 #{architecture}" do
-      assert_runs(Qwen3, unquote(architecture), @grouped, tokens())
+  for {name, architectures} <- [
+        distilbert: [:base, :for_sequence_classification, :for_masked_language_modeling],
+        bert: [:base, :for_token_classification, :for_masked_language_modeling],
+        llama: [:base, :for_causal_language_modeling],
+        qwen3: [:base, :for_causal_language_modeling],
+        vit: [:base, :for_image_classification],
+        whisper: [:base, :for_conditional_generation],
+        clip_text: [:base]
+      ],
+      architecture <- architectures do
+    test "#{name} #{architecture}" do
+      name = unquote(name)
+      spec = BumblebeeModels.spec(name, architecture: unquote(architecture))
+      assert_runs(spec, BumblebeeModels.inputs(name))
     end
   end
 
-  for strategy <- [
-        %{type: :linear, factor: 2.0},
-        %{type: :dynamic, factor: 2.0},
-        %{
-          type: :longrope,
-          short_factor: [1.0, 1.5],
-          long_factor: [2.0, 3.0],
-          original_max_positions: 4
-        },
-        %{
-          type: :llama3,
-          factor: 8.0,
-          low_frequency_factor: 1.0,
-          high_frequency_factor: 4.0,
-          original_max_positions: 16
-        }
-      ] do
-    test "Llama with positions scaled as #{strategy.type}" do
-      # Shorter than the sequence, which is what :dynamic scales.
-      opts = [
-        rotary_embedding_scaling_strategy: unquote(Macro.escape(strategy)),
-        max_positions: 6
-      ]
-
-      assert_runs(Llama, :base, Keyword.merge(@grouped, opts), tokens())
+  test "positions that are scaled" do
+    for strategy <- BumblebeeModels.scalings() do
+      opts = [rotary_embedding_scaling_strategy: strategy, max_positions: 6, num_blocks: 1]
+      assert_runs(BumblebeeModels.spec(:llama, opts), BumblebeeModels.inputs(:llama))
     end
-  end
-
-  test "ViT" do
-    opts = Keyword.merge(@transformer, image_size: 8, patch_size: 4)
-    opts = Keyword.drop(opts, [:vocab_size, :max_positions])
-    inputs = %{"pixel_values" => normal({2, 8, 8, 3})}
-    assert_runs(Vit, :base, opts, inputs)
-    assert_runs(Vit, :for_image_classification, opts, inputs)
-  end
-
-  test "Whisper" do
-    opts = [
-      vocab_size: 50,
-      feature_size: 8,
-      encoder_max_positions: 10,
-      decoder_max_positions: 12,
-      hidden_size: 16,
-      encoder_num_blocks: 1,
-      decoder_num_blocks: 1,
-      encoder_num_attention_heads: 4,
-      decoder_num_attention_heads: 4,
-      encoder_intermediate_size: 24,
-      decoder_intermediate_size: 24
-    ]
-
-    inputs = %{
-      "input_features" => normal({2, 20, 8}),
-      "decoder_input_ids" => Nx.tensor([[1, 15, 4, 7], [3, 25, 9, 2]], backend: Nx.BinaryBackend)
-    }
-
-    assert_runs(Whisper, :base, opts, inputs)
-    assert_runs(Whisper, :for_conditional_generation, opts, inputs)
   end
 
   describe "Stable Diffusion:" do
-    test "the text encoder" do
-      opts = Keyword.put(@transformer, :projection_size, 16)
-      assert_runs(ClipText, :base, opts, tokens())
-    end
-
     test "the UNet" do
-      opts = [
-        sample_size: 4,
-        hidden_sizes: [32, 32],
-        depth: 1,
-        down_block_types: [:cross_attention_down_block, :down_block],
-        up_block_types: [:up_block, :cross_attention_up_block],
-        num_attention_heads: 2,
-        cross_attention_size: 12
-      ]
-
-      inputs = %{
-        "sample" => normal({1, 4, 4, 4}),
-        "timestep" => Nx.tensor(17, backend: Nx.BinaryBackend),
-        "encoder_hidden_state" => normal({1, 5, 12})
-      }
-
-      assert_runs(UNet2DConditional, :base, opts, inputs, @coarse)
+      assert_runs(BumblebeeModels.spec(:unet), BumblebeeModels.inputs(:unet), @coarse)
     end
 
     test "the VAE's halves" do
-      opts = [
-        sample_size: 4,
-        hidden_sizes: [32, 32],
-        down_block_types: [:down_block, :down_block],
-        up_block_types: [:up_block, :up_block]
-      ]
-
-      assert_runs(VaeKl, :encoder, opts, %{"sample" => normal({1, 4, 4, 3})}, @coarse)
-      assert_runs(VaeKl, :decoder, opts, %{"sample" => normal({1, 2, 2, 4})}, @coarse)
+      for {architecture, shape} <- [encoder: {1, 4, 4, 3}, decoder: {1, 2, 2, 4}] do
+        spec = BumblebeeModels.spec(:vae, architecture: architecture)
+        assert_runs(spec, %{"sample" => BumblebeeModels.normal(shape)}, @coarse)
+      end
     end
+  end
+
+  test "tokens are generated" do
+    spec = BumblebeeModels.spec(:llama, architecture: :for_causal_language_modeling)
+    model = Bumblebee.build_model(spec)
+    inputs = BumblebeeModels.inputs(:llama)
+    state = BumblebeeModels.state(model, inputs)
+
+    config =
+      Bumblebee.configure(Bumblebee.Text.GenerationConfig, max_new_tokens: 6, pad_token_id: 0)
+
+    generate = Bumblebee.Text.Generation.build_generate(model, spec, config)
+    inputs = Map.put(inputs, "seed", Nx.tensor([0, 0], backend: Nx.BinaryBackend))
+    run = fn data, inputs -> generate.(%{state | data: data}, inputs).token_ids end
+    assert {2, 6} == Nx.shape(run.(state.data, inputs))
+    Oracle.assert_same(run, [state.data, inputs])
   end
 
   describe "all-MiniLM-L6-v2" do
@@ -214,34 +132,14 @@ defmodule Mlx.BumblebeeTest do
 
   ## Running
 
-  defp assert_runs(module, architecture, opts, inputs, ulps \\ 16) do
-    model = build(module, architecture, opts)
-    {init, predict} = Axon.build(model)
-    state = init.(inputs, Axon.ModelState.empty())
-    parameters = randomize(state.data)
-
-    run = fn parameters, inputs ->
-      predict.(%{state | data: parameters}, inputs) |> outputs()
-    end
-
+  defp assert_runs(spec, inputs, ulps \\ 16) do
+    model = Bumblebee.build_model(spec)
+    state = BumblebeeModels.state(model, inputs)
+    run = BumblebeeModels.runner(model, state)
     # The largest numbers of a result count: the layers before it have added up such ones.
-    scale = scale(run.(parameters, inputs))
-    Oracle.assert_same(run, [parameters, inputs], ulps: ulps, scale: scale, signed_zero: false)
-    assert_without_others(run, parameters, inputs)
-  end
-
-  defp build(module, architecture, opts) do
-    module |> Bumblebee.configure([architecture: architecture] ++ opts) |> Bumblebee.build_model()
-  end
-
-  # Those that the model was not asked for are no tensors.
-  defp outputs(%Nx.Tensor{} = output), do: [output]
-  defp outputs(%{__struct__: Axon.None}), do: []
-  defp outputs(%{} = outputs), do: outputs |> Map.values() |> Enum.flat_map(&outputs/1)
-  defp outputs(outputs), do: outputs |> Tuple.to_list() |> Enum.flat_map(&outputs/1)
-
-  defp scale(outputs) do
-    outputs |> Enum.map(&(&1 |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number())) |> Enum.max()
+    scale = BumblebeeModels.scale(run.(state.data, inputs))
+    Oracle.assert_same(run, [state.data, inputs], ulps: ulps, scale: scale, signed_zero: false)
+    assert_without_others(run, state.data, inputs)
   end
 
   # Nothing that computes may be given to the other backend on the way.
@@ -267,37 +165,5 @@ defmodule Mlx.BumblebeeTest do
     after
       0 -> []
     end
-  end
-
-  ## Numbers
-
-  # Biases that are not zero and norms that are not one, of a size that layers keep.
-  defp randomize(%Nx.Tensor{type: {:f, 32}} = tensor) do
-    case tensor.shape do
-      {size} -> normal({size}, 0.2, 0.5)
-      shape -> normal(shape, 1 / :math.sqrt(fan_in(shape)))
-    end
-  end
-
-  defp randomize(%Nx.Tensor{} = tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
-  defp randomize(map), do: Map.new(map, fn {name, value} -> {name, randomize(value)} end)
-
-  defp fan_in(shape), do: div(Tuple.product(shape), elem(shape, tuple_size(shape) - 1))
-
-  defp normal(shape, deviation \\ 1.0, mean \\ 0.0) do
-    for(_ <- 1..Tuple.product(shape), do: mean + deviation * :rand.normal())
-    |> Nx.tensor(type: :f32, backend: Nx.BinaryBackend)
-    |> Nx.reshape(shape)
-  end
-
-  # The second sequence is shorter and filled up.
-  defp tokens do
-    ids = [[10, 20, 30, 40, 11, 21, 31, 41], [5, 15, 25, 35, 45, 6, 0, 0]]
-    mask = [[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 0, 0]]
-
-    %{
-      "input_ids" => Nx.tensor(ids, backend: Nx.BinaryBackend),
-      "attention_mask" => Nx.tensor(mask, backend: Nx.BinaryBackend)
-    }
   end
 end
