@@ -111,6 +111,33 @@ defmodule Mlx.ApplicationTest do
     for option <- rows, do: assert(message =~ inspect(option))
   end
 
+  test "compiled functions are compiled anew after its restart" do
+    handler = make_ref()
+    :telemetry.attach(handler, [:mlx, :compile, :stop], &__MODULE__.report/4, self())
+    on_exit(fn -> :telemetry.detach(handler) end)
+
+    tensor = Nx.tensor([1, 2], backend: {Mlx.Backend, device: :cpu})
+    double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler)
+    before = double.(tensor)
+    assert_received :compiled
+    double.(tensor)
+    refute_received :compiled
+
+    restart()
+    assert Nx.to_list(double.(before)) == [4, 8]
+    assert_received :compiled
+  end
+
+  test "streams and work in flight outlive its restart" do
+    stream = Mlx.Stream.new(:cpu)
+    double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler, stream: stream)
+    one = Nx.tensor(1.0, backend: {Mlx.Backend, device: :cpu})
+    flying = Enum.reduce(1..100, one, fn _, x -> double.(x) end)
+    restart()
+    assert Nx.to_number(flying) == 2.0 ** 100
+    assert Nx.to_number(double.(one)) == 2.0
+  end
+
   defp start_with(options) do
     for {key, value} <- options, do: Application.put_env(:mlx, key, value)
     restart()
@@ -128,6 +155,10 @@ defmodule Mlx.ApplicationTest do
     assert_received {:error, {:bad_return, {_start, {:EXIT, {%ArgumentError{message: text}, _}}}}}
     text
   end
+
+  def double(x), do: Nx.multiply(x, 2)
+
+  def report(_event, _measurements, _metadata, test), do: send(test, :compiled)
 
   defp stop, do: capture_log(fn -> Application.stop(:mlx) end)
 end

@@ -57,7 +57,7 @@ pub use pointer::SegmentName;
 pub use profile::{Event, Line, Profile, Timing};
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
-pub use stream::{Payload, Stream};
+pub use stream::{Answer, Payload, Stream};
 pub use worker::{queue_depths, queue_limit, set_queue_limit, worker_count, QueueDepth};
 
 /// Makes MLX safe to use from this process: errors become values, and

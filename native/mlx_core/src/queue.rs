@@ -44,6 +44,8 @@ pub(crate) struct Queue<J> {
     has_mail: AtomicBool,
     has_wanted: AtomicBool,
     stopped: AtomicBool,
+    /// Set when a result is let go of before it was made.
+    abandoned: AtomicBool,
     /// Jobs that were taken out and are not done, which only the worker writes.
     taken: Alone<AtomicUsize>,
     capacity: AtomicUsize,
@@ -76,6 +78,7 @@ impl<J> Queue<J> {
             has_mail: AtomicBool::new(false),
             has_wanted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             taken: Alone(AtomicUsize::new(0)),
             capacity: AtomicUsize::new(capacity),
         }
@@ -188,6 +191,15 @@ impl<J> Queue<J> {
     /// Only what is to be freed, for a worker in the middle of its jobs.
     pub fn take_trash(&self) -> Vec<Array> {
         std::mem::take(&mut self.inbox.lock().mail.trash)
+    }
+
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    /// Whether a result was let go of since this was last asked.
+    pub fn take_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed) && self.abandoned.swap(false, Ordering::Acquire)
     }
 
     /// Waits awake until the worker is called. Yielding lets MLX's thread, which may

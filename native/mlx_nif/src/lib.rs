@@ -13,6 +13,7 @@ mod pointer;
 mod profile;
 mod program;
 mod reply;
+mod resident;
 mod stream;
 mod tensor;
 
@@ -21,6 +22,7 @@ mod tensor;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+    resident::stay();
     mlx_core::init();
     halt::install(env);
     instruction::load(env).is_ok()

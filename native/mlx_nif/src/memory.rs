@@ -1,7 +1,7 @@
 use rustler::types::atom;
 use rustler::{Atom, Encoder, Env, NifMap, Term};
 
-use crate::reply::{Outcome, Reply};
+use crate::reply::{Letter, Outcome};
 use crate::stream::pending;
 
 /// Bytes that MLX holds, has held at most and may hold, those of freed arrays that it
@@ -54,6 +54,6 @@ fn memory_clear_cache(env: Env, tag: Term) -> Outcome<Atom> {
 }
 
 fn done(env: Env, tag: Term) -> impl FnOnce() + Send + 'static {
-    let reply = Reply::new(env, tag);
-    move || reply.send(|env| Outcome::Ok(atom::ok()).encode(env))
+    let letter = Letter::new(env, tag);
+    move || letter.send(|env| Outcome::Ok(atom::ok()).encode(env))
 }

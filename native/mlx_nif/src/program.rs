@@ -6,7 +6,7 @@ use rustler::{Env, NifResult, Resource, ResourceArc, Term};
 
 use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
-use crate::instruction::{each, nested, Refusal};
+use crate::instruction::{each, nested, List, Refusal};
 use crate::reply::Outcome;
 use crate::stream::{slot, Submitted, Target};
 use crate::tensor::Tensor;
@@ -52,7 +52,7 @@ fn program_new(
 }
 
 fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refusal> {
-    let program = nested(program)?;
+    let program = nested(0, program)?;
     let program = if fuse { program.fused()? } else { program };
     Ok(Compiled {
         program: Arc::new(program),
@@ -68,10 +68,10 @@ fn program_run(
     target: Target,
     compiled: Handle<Compiled>,
     inputs: Term,
-    donated: Vec<Handle<Tensor>>,
+    donated: List<Handle<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
     note_caller(env);
-    match run(target, &compiled, inputs, &donated) {
+    match run(target, &compiled, inputs, &donated.0) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
         Err(Refusal::Term(error)) => Err(error),
@@ -90,7 +90,9 @@ fn run(
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
         let tensors = donated.iter().flat_map(Handle::get);
-        tensors.for_each(|tensor| drop(tensor.take()));
+        tensors.for_each(|tensor| {
+            tensor.let_go();
+        });
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }

@@ -14,7 +14,7 @@ use crate::error::ErrorMap;
 use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
 use crate::instruction::{each, program, Refusal};
-use crate::reply::{Letter, Outcome, Reply};
+use crate::reply::{outcome, Letter, Outcome, Reply};
 use crate::tensor::Tensor;
 
 rustler::atoms! { room, pending }
@@ -165,14 +165,13 @@ fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
 /// Sends `{tag, outcome}` once all work queued so far is done.
 #[rustler::nif]
 fn stream_synchronize(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
-    let outcome = target.stream().map(|stream| {
-        let reply = Reply::new(env, tag);
-        stream.synchronize(move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env));
-        });
+    let asked = target.stream().map(|stream| {
+        stream.synchronize(Reply::new(env, tag, |env, done| {
+            outcome(env, done, |()| atom::ok())
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// The name of a stream's thread, its device, and how many jobs are not done.
