@@ -11,7 +11,8 @@ defmodule Mlx.Axon.LayersTest do
   @compile {:no_warn_undefined,
             [Axon, Axon.ModelState, Bumblebee, Bumblebee.Text.Generation, Mlx.Axon]}
 
-  if Code.ensure_loaded?(Mlx.Axon), do: doctest(Mlx.Axon)
+  # It is not there without Axon.
+  for module <- [Mlx.Axon], Code.ensure_loaded?(module), do: doctest(module)
 
   setup do
     :rand.seed(:exsss, {1, 2, 3})
