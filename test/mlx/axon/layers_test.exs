@@ -73,6 +73,27 @@ defmodule Mlx.Axon.LayersTest do
       assert_equal(BumblebeeModels.spec(:llama), Map.new(inputs, fn {k, x} -> {k, x[0..0]} end))
     end
 
+    test "halves are as close to f32 as they were" do
+      spec = BumblebeeModels.spec(:llama)
+      inputs = BumblebeeModels.inputs(:llama)
+      state = spec |> Bumblebee.build_model() |> BumblebeeModels.state(inputs)
+
+      for type <- [:bf16, :f16] do
+        model = Bumblebee.build_model(spec, type: type)
+        {rewritten, [_ | _]} = Mlx.Axon.rewrite(model)
+        exact = Bumblebee.build_model(spec)
+
+        [exact, before, now] =
+          for model <- [exact, model, rewritten] do
+            run = BumblebeeModels.runner(model, state, compiler: Mlx.Compiler, device: :cpu)
+            hd(run.(Mlx.MixedPrecision.cast(state.data, :f32), inputs))
+          end
+
+        assert Nx.type(now) == Nx.Type.normalize!(type)
+        assert distance(now, exact) <= 1.5 * distance(before, exact)
+      end
+    end
+
     test "some heads of attention are masked" do
       inputs = BumblebeeModels.inputs(:bert)
       mask = Nx.tensor([[1.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 2.0]], backend: Nx.BinaryBackend)
@@ -284,8 +305,9 @@ defmodule Mlx.Axon.LayersTest do
   end
 
   defp assert_close(got, expected, tolerance) do
-    distance = Nx.subtract(got, expected) |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
     largest = expected |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
-    assert distance <= tolerance * max(largest, 1.0)
+    assert distance(got, expected) <= tolerance * max(largest, 1.0)
   end
+
+  defp distance(a, b), do: Nx.subtract(a, b) |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
 end
