@@ -4,6 +4,11 @@ defmodule Mlx.MixProject do
   @version "0.1.0"
   @source_url "https://github.com/mlx-nx/mlx"
 
+  # Packages that may be missing, and what these need besides.
+  @axon [:axon, :polaris]
+  @bumblebee [:bumblebee, :tokenizers, :castore, :rustler_precompiled, :safetensors, :unpickler] ++
+               [:progress_bar, :decimal, :nx_image, :nx_signal, :unzip]
+
   def project do
     [
       app: :mlx,
@@ -26,26 +31,34 @@ defmodule Mlx.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
+  # Without Bumblebee: 0.7.0 asks Hex for Nx 0.12.
   defp deps(nil) do
     [
       {:nx, "~> 0.13"},
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
-      {:axon, "~> 0.8", only: :test},
+      {:axon, "~> 0.8", optional: true},
       {:ex_doc, "~> 0.34", only: :dev, runtime: false}
     ]
   end
 
   # Where the packages can't be downloaded, MLX_DEPS names a folder with the
   # source of each, those that the packages themselves need included. A folder without
-  # Axon does, too: its tests are left out then.
+  # Axon or Bumblebee does, too: their tests are left out then.
   defp deps(folder) do
     packages = [:nx, :complex, :telemetry, :rustler, :jason, :stream_data]
-    tested = Enum.filter([:axon, :polaris], &File.exists?(Path.join(folder, "#{&1}/mix.exs")))
+    optional = in_full(folder, @axon)
+    tested = in_full(folder, @bumblebee)
 
     for(package <- packages, do: {package, in_folder(folder, package)}) ++
+      for(package <- optional, do: {package, [optional: true] ++ in_folder(folder, package)}) ++
       for(package <- tested, do: {package, [only: :test] ++ in_folder(folder, package)})
+  end
+
+  defp in_full(folder, packages) do
+    there? = Enum.all?(packages, &File.exists?(Path.join(folder, "#{&1}/mix.exs")))
+    if there?, do: packages, else: []
   end
 
   defp in_folder(folder, package), do: [path: Path.join(folder, "#{package}"), override: true]
