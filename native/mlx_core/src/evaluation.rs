@@ -6,10 +6,12 @@ use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
 use crate::beside;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi;
 use crate::halt;
 use crate::placement::Placement;
+use crate::worker;
 
 /// What a thread knows of the computations it has started.
 struct State {
@@ -73,11 +75,19 @@ fn bytes(arrays: &[&Array]) -> usize {
 /// Lets MLX compute, where that is best for results of so many bytes.
 pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>) -> Result<()> {
     let outcome = STATE.with_borrow_mut(|state| {
+        let on_gpu = worker::current().is_some_and(|worker| worker.device() == Device::Gpu);
         if std::mem::replace(&mut state.has_evaluated, true) {
-            state.placement.choose(bytes);
+            // A driver's threads have their own ways of sharing processors.
+            if !on_gpu {
+                state.placement.choose(bytes);
+            }
             return evaluate();
         }
-        let outcome = state.placement.adopt(evaluate);
+        let outcome = if on_gpu {
+            evaluate()
+        } else {
+            state.placement.adopt(evaluate)
+        };
         // By now the device's libraries have registered their own handlers.
         halt::install();
         outcome
