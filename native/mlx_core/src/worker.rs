@@ -25,7 +25,13 @@ use crate::slot::Slot;
 static QUEUE_LIMIT: AtomicUsize = AtomicUsize::new(4096);
 
 /// A read soon after the last job then costs no wake-up of the thread.
-const SPIN: Duration = Duration::from_micros(50);
+fn patience(device: Device) -> Duration {
+    match device {
+        Device::Cpu => Duration::from_micros(50),
+        // Hosts of GPUs have processors to spare, and wake their threads slowly.
+        Device::Gpu => Duration::from_millis(1),
+    }
+}
 
 /// Streams that there may be at once: threads never end.
 pub const MAX_STREAMS: usize = 1024;
@@ -342,7 +348,7 @@ impl Worker {
             }
             if !idle {
                 idle_since = Instant::now();
-            } else if idle_since.elapsed() >= SPIN {
+            } else if idle_since.elapsed() >= patience(self.device) {
                 context.rest();
                 self.queue.park();
                 idle_since = Instant::now();
