@@ -11,15 +11,24 @@ defmodule Decoder do
   @families ~w(llama qwen2 qwen3)
 
   @doc """
-  The generator of a model's folder. Takes the options of `Mlx.Weights.load/2`, and those
-  of `Mlx.Generation.new/4` as `:generation`.
+  The configuration and the parameters of a model's folder. Takes the options of
+  `Mlx.Weights.load/2`.
   """
-  def load(folder, opts \\ []) do
-    {generation, opts} = Keyword.pop(opts, :generation, [])
+  def read(folder, opts \\ []) do
     config = folder |> Mlx.Weights.load_config() |> config()
-    unused? = &(config.tied and String.starts_with?(&1, "lm_head."))
-    params = Mlx.Weights.load(folder, [only: &(not unused?.(&1))] ++ opts)
-    generator(config, params, generation)
+    needed? = &(not (config.tied and String.starts_with?(&1, "lm_head.")))
+    {config, Mlx.Weights.load(folder, [only: needed?] ++ opts)}
+  end
+
+  @doc """
+  The parameters with all matrices quantized, the embeddings included. Takes the options of
+  `Mlx.Quantization.quantize/2`.
+  """
+  def quantize(params, opts) do
+    Map.new(params, fn
+      {name, %{shape: {_, _}} = weight} -> {name, Mlx.Quantization.quantize(weight, opts)}
+      other -> other
+    end)
   end
 
   @doc """
