@@ -6,7 +6,7 @@ defmodule Mlx.Generation.Steps do
 
   alias Mlx.Generation.Sampler
 
-  @least_capacity 256
+  @least_capacity 64
 
   @enforce_keys [:generator, :sampler, :numbers, :batch, :used, :capacity]
   defstruct @enforce_keys ++ [:token, :position, :state, :cache, :run]
@@ -168,6 +168,8 @@ defmodule Mlx.Generation.Steps do
   defp first({value}), do: value
 
   defp next({}, _token), do: {}
+
+  defp next({%{shape: {_batch, 1}}}, token), do: {Nx.new_axis(token, -1)}
 
   defp next({past}, token) do
     kept = Nx.slice_along_axis(past, 1, Nx.axis_size(past, 1) - 1, axis: 1)
