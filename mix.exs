@@ -4,6 +4,11 @@ defmodule Mlx.MixProject do
   @version "0.1.0"
   @source_url "https://github.com/mlx-nx/mlx"
 
+  # Packages that may be missing, and what these need besides.
+  @axon [:axon, :polaris]
+  @bumblebee [:bumblebee, :tokenizers, :castore, :rustler_precompiled, :safetensors, :unpickler] ++
+               [:progress_bar, :decimal, :nx_image, :nx_signal, :unzip]
+
   def project do
     [
       app: :mlx,
@@ -26,26 +31,34 @@ defmodule Mlx.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
+  # Without Bumblebee: 0.7.0 asks Hex for Nx 0.12.
   defp deps(nil) do
     [
       {:nx, "~> 0.13"},
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
-      {:axon, "~> 0.8", only: :test},
+      {:axon, "~> 0.8", optional: true},
       {:ex_doc, "~> 0.34", only: :dev, runtime: false}
     ]
   end
 
   # Where the packages can't be downloaded, MLX_DEPS names a folder with the
   # source of each, those that the packages themselves need included. A folder without
-  # Axon does, too: its tests are left out then.
+  # Axon or Bumblebee does, too: their tests are left out then.
   defp deps(folder) do
     packages = [:nx, :complex, :telemetry, :rustler, :jason, :stream_data]
-    tested = Enum.filter([:axon, :polaris], &File.exists?(Path.join(folder, "#{&1}/mix.exs")))
+    optional = in_full(folder, @axon)
+    tested = in_full(folder, @bumblebee)
 
     for(package <- packages, do: {package, in_folder(folder, package)}) ++
+      for(package <- optional, do: {package, [optional: true] ++ in_folder(folder, package)}) ++
       for(package <- tested, do: {package, [only: :test] ++ in_folder(folder, package)})
+  end
+
+  defp in_full(folder, packages) do
+    there? = Enum.all?(packages, &File.exists?(Path.join(folder, "#{&1}/mix.exs")))
+    if there?, do: packages, else: []
   end
 
   defp in_folder(folder, package), do: [path: Path.join(folder, "#{package}"), override: true]
@@ -55,7 +68,8 @@ defmodule Mlx.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
       files:
-        ~w(lib native bench guides livebooks Cargo.toml Cargo.lock mix.exs README.md CHANGELOG.md LICENSE)
+        ~w(lib native bench data guides livebooks Cargo.toml Cargo.lock mix.exs) ++
+          ~w(README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
     ]
   end
 
@@ -64,15 +78,30 @@ defmodule Mlx.MixProject do
       main: "readme",
       source_url: @source_url,
       source_ref: "v#{@version}",
+      # They are about what is hidden, too.
+      skip_undefined_reference_warnings_on: ["ARCHITECTURE.md", "guides/troubleshooting.md"],
       extras:
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "bench/README.md"] ++
-          Path.wildcard("guides/*.md") ++ Path.wildcard("livebooks/*.livemd") ++ guides(),
+        ["README.md" | in_order("guides", ".md", ~w(installation compiling devices_and_streams))] ++
+          in_order("livebooks", ".livemd", ~w(quick_start training)) ++
+          guides() ++
+          ["ARCHITECTURE.md", {:"bench/README.md", filename: "benchmarks"}] ++
+          ["CHANGELOG.md", "LICENSE"],
       groups_for_extras: [
         Guides: ~r"^guides/[^/]+$",
         Livebooks: ~r"^livebooks/",
         "Backend documentation": ~r"^guides/backend_documentation/"
+      ],
+      groups_for_modules: [
+        Models: [~r"^Mlx.Fast", ~r"^Mlx.Quantization", ~r"^Mlx.Weights", ~r"^Mlx.Bumblebee"],
+        Observation: [~r"^Mlx.Telemetry", ~r"^Mlx.Profile", ~r"^Mlx.Doctor"]
       ]
     ]
+  end
+
+  # All of a folder, those first that a reader had better begin with.
+  defp in_order(folder, ending, first) do
+    first = for name <- first, do: Path.join(folder, name <> ending)
+    first ++ (Path.wildcard("#{folder}/*#{ending}") -- first)
   end
 
   # Under the names that Nx's convention gives them, the index first.
@@ -80,10 +109,14 @@ defmodule Mlx.MixProject do
     folder = "guides/backend_documentation"
 
     families =
-      ~w(types memory creation elementwise reduction shape indexing window) ++
+      ~w(types creation elementwise reduction shape indexing window) ++
         ~w(convolution linalg sort fft random)
 
-    [{:"#{folder}/index.md", filename: "backend_documentation"}] ++
+    # ExDoc knows sources by their names without folders, of which two must not be the same.
+    memory =
+      {:"#{folder}/tensors_and_memory.md", filename: "backend_documentation-memory"}
+
+    [{:"#{folder}/index.md", filename: "backend_documentation"}, memory] ++
       for family <- families do
         {:"#{folder}/#{family}.md", filename: "backend_documentation-#{family}"}
       end

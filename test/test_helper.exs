@@ -1,13 +1,28 @@
-# A folder of packages, which MLX_DEPS names, may be without Axon.
-without_axon =
-  if Code.ensure_loaded?(Axon) do
+# A folder of packages, which MLX_DEPS names, may be without Axon or Bumblebee.
+missing =
+  for {module, tag} <- [{Axon, :axon}, {Bumblebee, :bumblebee}],
+      not Code.ensure_loaded?(module) do
+    IO.puts(
+      "Left out: tests tagged :#{tag}, because #{inspect(module)} is not among the packages."
+    )
+
+    tag
+  end
+
+# bin/test gets the weights.
+without_weights =
+  if System.get_env("MLX_MINILM") do
     []
   else
-    IO.puts("Left out: test/mlx/axon_test.exs, because Axon is not among the packages.")
-    [:axon]
+    IO.puts(
+      "Left out: tests tagged :minilm, because MLX_MINILM does not name the model's folder."
+    )
+
+    [:minilm]
   end
 
 # They run for minutes, each as long as SOAK_SECONDS says.
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
-ExUnit.start(exclude: [:soak | without_axon])
+# Tests share one stream, so that each may wait for what the others compute.
+ExUnit.start(exclude: [:soak | missing ++ without_weights], timeout: 300_000)

@@ -28,32 +28,7 @@ defmodule Mlx.Backend do
 
   ## Configuration
 
-    * `config :mlx, dispatch: :sync` - wait for each operation and raise its failure at
-      once. For finding faults; it is slow. Defaults to `:pipelined`.
-
-    * `config :mlx, f64: :downcast` - compute `f64` as `f32` on devices that lack it, see
-      [Types](#module-types). Defaults to `:error`.
-
-    * `config :mlx, memory_limit: bytes` - how much memory tensors may take in all. A tensor
-      for which there is no room is not made: reading it raises `Mlx.Error` with
-      `kind: :memory`. Defaults to the memory of the GPU, or of the machine.
-
-    * `config :mlx, :add_backend_on_inspect, false` - don't print the backend and the
-      device when a tensor is inspected. A compile-time setting, `true` by default.
-
-  For finding faults there are two more compile-time settings, which cost nothing where
-  they are not set. Each waits for the device at every operation that it checks, in
-  functions that `Mlx.Compiler` compiles as well. After a change run
-  `mix deps.compile mlx --force`.
-
-    * `config :mlx, debug_bounds_check: true` - raise `Mlx.Error` with `kind: :value` if
-      an index for `Nx.gather/3`, `Nx.take/3`, `Nx.take_along_axis/3`, `Nx.indexed_add/4`
-      or `Nx.indexed_put/4` is negative or too large. Else it is moved to the edge, as Nx
-      always does with the starts of `Nx.slice/4` and `Nx.put_slice/3`.
-
-    * `config :mlx, debug_detect_nan_inf: true` - raise `Mlx.Error` with `kind: :value` at
-      an operation that gives NaN if none of its operands has NaN, or an infinity if none
-      of them has an infinity. Tensors made of numbers or binaries may have both.
+  See `Mlx` for the options of `config :mlx`.
 
   ## Functions given to `Nx.reduce/4` and `Nx.window_reduce/5`
 
@@ -141,7 +116,7 @@ defmodule Mlx.Backend do
   @type t :: %__MODULE__{
           ref: reference | nil,
           device: Mlx.Device.t(),
-          deferred: {Mlx.Graph.t(), [reference]} | nil
+          deferred: {node :: struct, [reference]} | nil
         }
 
   ## Creation
@@ -198,6 +173,12 @@ defmodule Mlx.Backend do
 
   @impl true
   def inspect(%T{} = tensor, opts) do
+    if Mlx.Config.get(:inspect) == :eager or Dispatch.computed?(tensor),
+      do: inspect_values(tensor, opts),
+      else: add_backend("not computed", tensor)
+  end
+
+  defp inspect_values(tensor, opts) do
     limit = if opts.limit == :infinity, do: :infinity, else: opts.limit + 1
     binary = to_binary(tensor, min(limit, tensor |> whole_shape() |> Tuple.product()))
     tensor |> Nx.Backend.inspect(binary, opts) |> add_backend(tensor)

@@ -37,10 +37,12 @@ defmodule Mlx.Compiler do
       options, and types and shapes of arguments. `true` by default. `Nx.Defn.compile/3`
       keeps the program in the function that it returns as well.
 
-    * `:hooks` - functions in place of those of named `Nx.Defn.Kernel.io_call/3`.
+    * `:hooks` - a map of names to functions of one argument, in place of those of named
+      `Nx.Defn.Kernel.io_call/3`. Empty by default; named calls without a function are left out.
 
     * `:debug_options` - a list of `print: true`, to print a program when it is compiled, and
       `dispatch: :sync`, to wait for the results of each call and so raise failures there.
+      Empty by default.
 
     * `:max_concurrency` - in how many streams a `Nx.Serving` with `partitions: true` runs.
       `1` by default. With more, Nx may mix up the rows of a request that it divides between
@@ -50,8 +52,8 @@ defmodule Mlx.Compiler do
     * `:garbage_collect` - whether to collect the garbage of the calling process after each
       call. `false` by default.
 
-  Other options raise, but for those that `Nx.Serving` and `Axon.build/2` have for themselves
-  and pass on, such as `:mode`.
+  Other options, and other values, raise `ArgumentError`, but for options that `Nx.Serving` and
+  `Axon.build/2` have for themselves and pass on, such as `:mode`.
 
   ## Control flow
 
@@ -67,6 +69,8 @@ defmodule Mlx.Compiler do
   first branch that is taken needs it. A `runtime_call` that they share is called before
   them, also if no branch needs it then, and so are the functions in a `cond` or `while` that
   they share.
+
+  The guide [Compiling](compiling.html) says when compiling and fusing pay.
 
   ## Seeing what runs
 
@@ -255,7 +259,19 @@ defmodule Mlx.Compiler do
   @doc """
   The program of a function for such arguments, to look at.
 
-  Takes the options of this module. Arguments may be tensors or templates.
+  Takes the options of this module. Arguments may be tensors or templates, or containers of
+  them; the function is not run. Registers are `r0` and so on, and what the host gives and gets
+  `v0` and so on. Raises `Mlx.Error` if the function can't be compiled.
+
+  ## Examples
+
+      iex> Mlx.Compiler.program(&Nx.sum/1, [Nx.template({2, 3}, :f32)])
+      #Mlx.Compiler.Plan<
+        [v1] = run [v0]
+          r1 = sum(r0, [0, 1], false)
+          => r1
+      >
+
   """
   @spec program(fun, [Nx.Container.t() | Nx.Tensor.t()], keyword) :: Plan.t()
   def program(fun, args, opts \\ []) do

@@ -15,6 +15,7 @@ defmodule Mlx.Device do
   on the GPU, and so does one whose operands are all scalars.
   """
 
+  @typedoc "A kind of device; there is one of each at most."
   @type t :: :cpu | :gpu
 
   @default {__MODULE__, :default}
@@ -34,6 +35,12 @@ defmodule Mlx.Device do
   @doc """
   The device new tensors go to when none is asked for: in `Mlx.Stream.with_stream/2` that of
   the stream, else the one that was set, or the GPU where there is one.
+
+  ## Examples
+
+      iex> Mlx.Device.default() in Mlx.Device.available()
+      true
+
   """
   @spec default() :: t
   def default do

@@ -209,6 +209,14 @@ defmodule Mlx.Dispatch do
     Mlx.Telemetry.eval(tensors, fn -> await(&Native.tensor_eval(refs, &1)) end)
   end
 
+  @doc """
+  Whether somebody has waited for the values of a tensor.
+  """
+  def computed?(%T{data: %Backend{device: :traced}}), do: true
+
+  def computed?(tensor),
+    do: Enum.all?(arrays(tensor), &(&1 |> Native.tensor_is_computed() |> ok!()))
+
   def async_eval(tensor),
     do: for(ref <- arrays(tensor), do: ref |> Native.tensor_async_eval() |> ok!())
 
@@ -419,7 +427,6 @@ defmodule Mlx.Dispatch do
       {:ok, refs} ->
         settle(refs)
 
-      # A tensor is a few words to the collector, however much memory is behind it.
       {:collect, refs} ->
         :erlang.garbage_collect()
         settle(refs)
@@ -434,7 +441,7 @@ defmodule Mlx.Dispatch do
   end
 
   defp settle(refs) do
-    if :persistent_term.get({Mlx, :dispatch}, :pipelined) == :sync do
+    if Mlx.Config.get(:dispatch) == :sync do
       await(&Native.tensor_eval(refs, &1))
     end
 

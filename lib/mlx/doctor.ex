@@ -72,6 +72,14 @@ defmodule Mlx.Doctor do
   @doc """
   Prints the checks with `print` as they are made, and gives `:error` if one of them is an
   error, `:ok` otherwise.
+
+  ## Examples
+
+      iex> Mlx.Doctor.run(fn line -> send(self(), {:doctor, line}) end)
+      :ok
+      iex> receive do: ({:doctor, line} -> line =~ "platform")
+      true
+
   """
   @spec run((String.t() -> term)) :: :ok | :error
   def run(print \\ &IO.puts/1) do

@@ -45,7 +45,7 @@ defmodule Mlx.Downcast do
   Raises if f64 is not there on a device and nothing is to stand in for it.
   """
   def check!(device) do
-    if lacking?(device) and :persistent_term.get({Mlx, :f64}, :error) == :error do
+    if lacking?(device) and Mlx.Config.get(:f64) == :error do
       raise Mlx.Error,
         kind: :type,
         message:

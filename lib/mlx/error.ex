@@ -20,6 +20,7 @@ defmodule Mlx.Error do
 
   defexception [:kind, :op, :message, operands: []]
 
+  @typedoc "What went wrong, see above."
   @type kind :: :shape | :type | :unsupported | :device | :memory | :io | :value | :native
 
   @type t :: %__MODULE__{

@@ -10,11 +10,19 @@ defmodule Mlx.Native do
   def memory_stats, do: nif_error()
   def memory_reset_peak, do: nif_error()
   def memory_set_limit(_bytes), do: nif_error()
+  def memory_set_cache_limit(_bytes, _tag), do: nif_error()
+  def memory_clear_cache(_tag), do: nif_error()
+
+  def garbage_collector, do: nif_error()
+  def garbage_callers, do: nif_error()
+  def garbage_collected(_round), do: nif_error()
 
   def stream_new(_device), do: nif_error()
   def stream_close(_stream), do: nif_error()
   def stream_submit(_target, _instructions, _inputs, _outputs), do: nif_error()
   def stream_await_room(_target, _tag), do: nif_error()
+  def stream_set_queue_limit(_jobs), do: nif_error()
+  def stream_queue_limit, do: nif_error()
   def stream_synchronize(_target, _tag), do: nif_error()
   def stream_queue_depths, do: nif_error()
 
@@ -31,6 +39,7 @@ defmodule Mlx.Native do
   def tensor_eval(_tensors, _tag), do: nif_error()
   def tensor_async_eval(_tensor), do: nif_error()
   def tensor_signature(_tensor, _tag), do: nif_error()
+  def tensor_is_computed(_tensor), do: nif_error()
   def tensor_deallocate(_tensor), do: nif_error()
 
   def pointer_to_local(_tensor, _tag), do: nif_error()

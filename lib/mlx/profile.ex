@@ -52,7 +52,7 @@ defmodule Mlx.Profile do
   """
 
   alias Mlx.Compiler.{Executable, Options}
-  alias Mlx.{Json, Profile}
+  alias Mlx.Profile
   alias Mlx.Profile.{Instruction, Recorder}
 
   @enforce_keys [:function, :device, :result, :instructions, :events, :dropped, :duration, :plain]
@@ -185,7 +185,7 @@ defmodule Mlx.Profile do
     metadata = %{ph: "M", name: "process_name", pid: 1, tid: 1, args: %{name: title(profile)}}
 
     %{displayTimeUnit: "ns", traceEvents: [metadata | events]}
-    |> Json.encode()
+    |> JSON.encode!()
     |> IO.iodata_to_binary()
   end
 

@@ -31,6 +31,7 @@ defmodule Mlx.Stream do
   @enforce_keys [:ref, :device]
   defstruct [:ref, :device]
 
+  @typedoc "A stream, which lasts as long as something refers to it."
   @type t :: %__MODULE__{ref: reference, device: Device.t()}
 
   @doc """

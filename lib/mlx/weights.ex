@@ -63,7 +63,7 @@ defmodule Mlx.Weights do
           format: :safetensors | :gguf | :npy | :npz | :folder,
           metadata: map,
           order: [name],
-          entries: %{name => Entry.t()}
+          entries: %{name => struct}
         }
 
   @type value :: T.t() | Quantized.t()
@@ -164,6 +164,14 @@ defmodule Mlx.Weights do
 
   @doc """
   The names of the tensors, in the order of the file.
+
+  ## Examples
+
+      iex> path = Path.join(System.tmp_dir!(), "names.npz")
+      iex> Mlx.Weights.save(path, %{"a" => Nx.tensor(1), "b" => Nx.tensor(2)})
+      iex> path |> Mlx.Weights.open() |> Mlx.Weights.names()
+      ["a", "b"]
+
   """
   @spec names(t) :: [name]
   def names(%__MODULE__{order: order}), do: order
@@ -354,6 +362,14 @@ defmodule Mlx.Weights do
   The `config.json` of a folder, as a map with strings as keys.
 
   Raises `Mlx.Error` with `kind: :io` if there is none, or if it is no JSON object.
+
+  ## Examples
+
+      iex> folder = Path.join(System.tmp_dir!(), "configured")
+      iex> Mlx.Weights.save(folder, %{"a" => Nx.tensor([1, 2])}, config: %{"layers" => 2})
+      iex> Mlx.Weights.load_config(folder)
+      %{"layers" => 2}
+
   """
   @spec load_config(Path.t()) :: %{String.t() => term}
   def load_config(folder), do: folder |> IO.chardata_to_string() |> Folder.config!()

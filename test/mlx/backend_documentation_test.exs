@@ -54,7 +54,7 @@ defmodule Mlx.BackendDocumentationTest do
     for guide <- @guides do
       name = Path.basename(guide, ".md")
       assert guide in extras
-      assert name == "index" or index =~ "(backend_documentation-#{name}.html)"
+      assert name == "index" or index =~ "(#{name}.md)"
     end
   end
 

@@ -20,8 +20,16 @@ defmodule Mlx.OwnVm do
   Gives what the code printed and the status with which the VM ended.
   """
   def run(code) do
+    {executable, args} = command(code)
+    System.cmd(executable, args, stderr_to_stdout: true)
+  end
+
+  @doc """
+  Gives the program, and its arguments, that runs the code.
+  """
+  def command(code) do
     args = Enum.flat_map(paths(), &["-pa", &1]) ++ ["-e", @start <> code]
-    System.cmd("elixir", args, stderr_to_stdout: true)
+    {System.find_executable("elixir"), args}
   end
 
   @doc """

@@ -213,7 +213,6 @@ defmodule Mix.Tasks.Mlx.Bench do
       python: python && elem(python, 1),
       cases: rows
     }
-    |> Mlx.Json.encode()
-    |> IO.iodata_to_binary()
+    |> JSON.encode!()
   end
 end

@@ -25,7 +25,7 @@ defmodule Mlx.Doctor.Nif do
   defp survive do
     load = "code:ensure_loaded('Elixir.Mlx.Native'), halt(0)."
     paths = for path <- :code.get_path(), folder = to_string(path), folder != ".", do: folder
-    args = ["-noinput", "-pa" | paths] ++ ["-eval", load]
+    args = boot() ++ ["-noinput", "-pa" | paths] ++ ["-eval", load]
 
     with false <- loaded?(),
          erl when erl != nil <- erl(),
@@ -33,6 +33,27 @@ defmodule Mlx.Doctor.Nif do
       {:error, "a VM that tries to load it ends with status #{inspect(status)}"}
     else
       _ -> :ok
+    end
+  end
+
+  # A release has a boot file of its own for a VM without the application.
+  defp boot do
+    with {:ok, [[boot] | _]} <- :init.get_argument(:boot),
+         clean = Path.join(Path.dirname(boot), "start_clean"),
+         true <- File.exists?(clean <> ".boot") do
+      ["-boot", clean | boot_variables()]
+    else
+      _ -> []
+    end
+  end
+
+  defp boot_variables do
+    case :init.get_argument(:boot_var) do
+      {:ok, pairs} ->
+        Enum.flat_map(pairs, &["-boot_var" | Enum.map(&1, fn part -> "#{part}" end)])
+
+      :error ->
+        []
     end
   end
 

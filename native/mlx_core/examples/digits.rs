@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flate2::bufread::GzDecoder;
-use mlx_core::{ops, Attribute, Device, Dtype, Instruction, Payload, Program, Slot, Stream};
+use mlx_core::{
+    ops, Attribute, Device, Dtype, HostView, Instruction, Payload, Program, Slot, Stream,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -273,7 +275,7 @@ fn load(stream: &Stream, values: &[f32], dims: [usize; 2]) -> Result<Arc<Slot>> 
 /// Waits for a single number.
 fn read(slot: &Arc<Slot>) -> Result<f32> {
     let (sender, receiver) = channel();
-    slot.read(move |view| {
+    slot.read(move |view: mlx_core::Result<HostView, Arc<_>>| {
         let bytes = view.map(|view| view.bytes().to_vec());
         sender.send(bytes).unwrap_or_default();
     });

@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
 use crate::file::FilePart;
+use crate::garbage;
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
 use crate::profile::{self, Profile};
@@ -86,9 +87,7 @@ impl Context {
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
         for (slot, array) in outputs.iter().zip(results) {
-            let bytes = array.nbytes();
-            self.pending_bytes += bytes;
-            memory::produced(bytes);
+            self.pending_bytes += array.nbytes();
             slot.fill(array);
             self.pending.push(Arc::downgrade(slot));
         }
@@ -125,15 +124,16 @@ impl Context {
         if let Err(error) = memory::check(len) {
             return slot.fail(&Arc::new(error));
         }
-        memory::produced(len);
         if !self.reads_to_arrays(len) {
             slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
-            return slot.settle();
+            slot.settle();
+            return garbage::watch();
         }
         match self.upload(Box::new(bytes), shape, dtype) {
             Ok(array) => {
                 slot.fill(array);
                 slot.settle();
+                garbage::watch();
             }
             Err(error) => slot.fail(&error),
         }
@@ -172,9 +172,9 @@ impl Context {
         } else {
             ffi::from_bytes(part.read()?.as_ref(), shape, dtype)
         };
-        memory::produced(array.nbytes());
         slot.fill(array);
         slot.settle();
+        garbage::watch();
         Ok(())
     }
 
@@ -191,12 +191,14 @@ impl Context {
             .filter(|array| !ffi::is_available(array))
             .collect();
         self.in_flight.append(&mut self.pending);
+        memory::expect(bytes);
         if !arrays.is_empty() {
             let references: Vec<&Array> = arrays.iter().collect();
             if let Err(error) = evaluation::run(bytes, || ffi::async_eval(&references)) {
                 self.poison(error);
             }
         }
+        garbage::watch();
         if self.in_flight.len() > MAX_IN_FLIGHT {
             self.forget_done();
         }
@@ -390,5 +392,105 @@ impl Context {
             }
         }
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use mlx_rs::{linalg, ops};
+
+    use super::*;
+    use crate::Stream as Handle;
+
+    fn stream() -> Handle {
+        crate::init();
+        Handle::new(Device::Cpu).unwrap()
+    }
+
+    /// What the worker of a stream makes of its context.
+    fn ask<T: Send + 'static>(
+        stream: &Handle,
+        question: impl FnOnce(&mut Context) -> T + Send + 'static,
+    ) -> T {
+        let (sender, receiver) = channel();
+        let slot = stream.slot();
+        slot.owner()
+            .call(move |context| sender.send(question(context)).unwrap());
+        receiver.recv().unwrap()
+    }
+
+    /// A slot as a program leaves it.
+    fn filled(stream: &Handle, make: impl FnOnce() -> Array + Send + 'static) -> Arc<Slot> {
+        let slot = stream.slot();
+        let output = slot.clone();
+        ask(stream, move |context| {
+            output.fill(make());
+            context.pending.push(Arc::downgrade(&output));
+        });
+        slot
+    }
+
+    /// Fails when MLX computes it.
+    fn singular() -> Array {
+        let matrix = ops::zeros::<f32>(&[2, 2]).unwrap();
+        linalg::inv(&matrix).unwrap()
+    }
+
+    fn ones() -> Array {
+        let one = ops::ones::<f32>(&[2]).unwrap();
+        one.multiply(&one).unwrap()
+    }
+
+    fn read(stream: &Handle, slot: &Arc<Slot>) -> Result<Vec<u8>, Arc<Error>> {
+        let slot = slot.clone();
+        ask(stream, move |context| {
+            Ok(context.read(&slot)?.bytes().to_vec())
+        })
+    }
+
+    #[test]
+    fn a_failed_evaluation_poisons_what_is_in_flight_and_nothing_else() {
+        let stream = stream();
+        let known = filled(&stream, ones);
+        let values = read(&stream, &known).unwrap();
+        let (bystander, bad) = (filled(&stream, ones), filled(&stream, singular));
+
+        let error = read(&stream, &bad).unwrap_err();
+        assert!(matches!(*error, Error::Evaluation { .. }), "{error}");
+        assert!(error.to_string().contains("failed"), "{error}");
+        // MLX has forgotten it by now, and would answer with zeros.
+        for slot in [&bad, &bystander] {
+            assert!(Arc::ptr_eq(&read(&stream, slot).unwrap_err(), &error));
+        }
+        assert_eq!(read(&stream, &known).unwrap(), values);
+        assert_eq!(read(&stream, &filled(&stream, ones)).unwrap(), values);
+    }
+
+    #[test]
+    fn a_failure_of_what_was_started_unasked_is_told_once() {
+        let stream = stream();
+        let values = read(&stream, &filled(&stream, ones)).unwrap();
+        let bad = filled(&stream, singular);
+        ask(&stream, |context| context.flush());
+        let told = ask(&stream, |context| context.synchronize());
+        let error = read(&stream, &bad).unwrap_err();
+        assert!(told.is_ok() || Arc::ptr_eq(&told.unwrap_err(), &error));
+
+        let later = filled(&stream, ones);
+        assert!(ask(&stream, |context| context.synchronize()).is_ok());
+        assert_eq!(read(&stream, &later).unwrap(), values);
+    }
+
+    #[test]
+    fn a_poisoned_slot_poisons_what_other_streams_make_of_it() {
+        let (stream, other) = (stream(), self::stream());
+        let bad = filled(&stream, singular);
+        let wanted = bad.clone();
+        let error = ask(&other, move |context| context.eval(&[wanted])).unwrap_err();
+        assert!(matches!(*error, Error::Evaluation { .. }), "{error}");
+        assert!(Arc::ptr_eq(&read(&stream, &bad).unwrap_err(), &error));
+        assert!(read(&other, &filled(&other, ones)).is_ok());
     }
 }

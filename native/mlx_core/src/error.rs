@@ -1,6 +1,7 @@
 //! What can go wrong, as data.
 
 use std::fmt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use mlx_rs::{Array, Dtype};
@@ -73,6 +74,10 @@ pub enum Error {
     Register { register: usize },
     #[error("the program takes {expected} inputs, {given} were given")]
     InputCount { expected: usize, given: usize },
+    #[error("a program has {given} registers, {limit} are the most")]
+    RegisterCount { limit: usize, given: usize },
+    #[error("programs lie in programs more than {limit} deep")]
+    Nesting { limit: usize },
 
     // Data
     #[error("a tensor of {signature} has {expected} bytes, the binary has {given}")]
@@ -85,10 +90,14 @@ pub enum Error {
     Dimension { dims: Vec<i64> },
     #[error("{given} dimensions are given where {expected} are needed")]
     Rank { expected: usize, given: usize },
+    #[error("{rows} rows and {columns} columns are no square matrix")]
+    NotSquare { rows: i32, columns: i32 },
     #[error("there is no axis {axis} among {rank}")]
     Axis { axis: i32, rank: usize },
     #[error("axis {axis} is empty, so there is nothing at any position along it")]
     EmptyAxis { axis: i32 },
+    #[error("positions are integers, not {}", dtype_name(*.dtype))]
+    PositionType { dtype: Dtype },
     #[error(
         "{packed} and scales {scales} are no matrix of {bits} bits with groups of {group_size}"
     )]
@@ -200,11 +209,12 @@ impl Error {
             Error::ByteSize { .. }
             | Error::Dimension { .. }
             | Error::Rank { .. }
+            | Error::NotSquare { .. }
             | Error::Axis { .. }
             | Error::EmptyAxis { .. }
             | Error::Quantized { .. }
             | Error::SegmentSize { .. } => ErrorKind::Shape,
-            Error::UnsupportedType { .. } => ErrorKind::Type,
+            Error::UnsupportedType { .. } | Error::PositionType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {
                 ErrorKind::Unsupported
             }
@@ -250,6 +260,18 @@ impl Error {
             source: Arc::new(self),
         }
     }
+}
+
+/// What `run` gives, or an error if it panics.
+pub(crate) fn catch<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            .unwrap_or_else(|| "no message".to_owned());
+        Err(Error::Panic { message })
+    })
 }
 
 impl From<mlx_rs::error::Exception> for Error {

@@ -5,10 +5,13 @@ use std::cell::{Cell, RefCell};
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
 
+use crate::beside;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi;
 use crate::halt;
 use crate::placement::{Placement, LITTLE, STAY};
+use crate::worker;
 
 /// What a thread knows of the computations it has started.
 struct State {
@@ -50,6 +53,12 @@ pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
     run(bytes(arrays), || ffi::eval(arrays))
 }
 
+/// Waits for all that this thread has started.
+pub(crate) fn synchronize() -> Result<()> {
+    ffi::synchronize(&mlx_rs::Stream::thread_local_or_default()).map_err(of_evaluation)?;
+    beside::synchronize()
+}
+
 /// Starts computing the arrays.
 pub(crate) fn async_eval(arrays: &[&Array]) -> Result<()> {
     run(bytes(arrays), || ffi::async_eval(arrays))
@@ -77,21 +86,33 @@ pub(crate) fn reads(bytes: usize) {
 /// Lets MLX compute, where that is best for results of so many bytes.
 pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>) -> Result<()> {
     let outcome = STATE.with_borrow_mut(|state| {
+        let on_gpu = worker::current().is_some_and(|worker| worker.device() == Device::Gpu);
         let large = state.large > 0;
         state.large = state.large.saturating_sub(1);
         if std::mem::replace(&mut state.has_evaluated, true) {
-            let bytes = if large { bytes.max(LITTLE) } else { bytes };
-            state.placement.choose(bytes);
+            // A driver's threads have their own ways of sharing processors.
+            if !on_gpu {
+                let bytes = if large { bytes.max(LITTLE) } else { bytes };
+                state.placement.choose(bytes);
+            }
             return evaluate();
         }
-        let outcome = state.placement.adopt(evaluate);
+        let outcome = if on_gpu {
+            evaluate()
+        } else {
+            state.placement.adopt(evaluate)
+        };
         // By now the device's libraries have registered their own handlers.
         halt::install();
         outcome
     });
-    outcome.map_err(|exception| Error::Evaluation {
+    outcome.map_err(of_evaluation)
+}
+
+fn of_evaluation(exception: Exception) -> Error {
+    Error::Evaluation {
         message: Error::from(exception).to_string(),
-    })
+    }
 }
 
 /// Before the thread sleeps.

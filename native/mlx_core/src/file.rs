@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::slot::Slot;
-use crate::stream::{shape_of, Stream};
+use crate::stream::{shape_of, Answer, Request, Stream};
 use crate::upload::Bytes;
 
 /// Blocks that are read at a time.
@@ -94,21 +94,22 @@ impl Failure {
 }
 
 impl Stream {
-    /// Reads a part of a file into a new slot and calls `reply` on the worker.
+    /// Reads a part of a file into a new slot and answers on the worker.
     pub fn load_file(
         &self,
         part: FilePart,
         dims: Vec<i64>,
         dtype: Dtype,
-        reply: impl FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send + 'static,
+        answer: impl Answer<Arc<Slot>>,
     ) {
         let slot = self.slot();
-        slot.clone().owner().call(move |context: &mut Context| {
-            let loaded = shape_of(&dims, dtype, part.len)
-                .map_err(Arc::new)
-                .and_then(|shape| context.load_file(&slot, part, &shape, dtype));
-            reply(loaded.map(|()| slot));
-        });
+        let worker = slot.owner();
+        let work = move |context: &mut Context| {
+            let shape = shape_of(&dims, dtype, part.len)?;
+            context.load_file(&slot, part, &shape, dtype)?;
+            Ok(slot)
+        };
+        worker.request(Request { answer, work });
     }
 }
 

@@ -5,14 +5,13 @@ use std::cell::RefCell;
 use std::collections::hash_map::{Entry, HashMap};
 use std::ffi::{c_int, c_void};
 use std::fmt;
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use mlx_rs::{Array, Stream};
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{catch, Error, Result};
 use crate::evaluation;
 use crate::ffi::{self, Arrays, Closure};
 use crate::memory;
@@ -124,12 +123,7 @@ extern "C" fn trace_inputs(
 ) -> c_int {
     // Safety: MLX hands back the pointer that it was given, to a trace that it owns.
     let trace = unsafe { &*trace.cast::<Trace>() };
-    let run = AssertUnwindSafe(|| evaluation::tracing(|| trace.run(ffi::arrays_of(inputs)?)));
-    let outcome = catch_unwind(run).unwrap_or_else(|_| {
-        Err(Error::Panic {
-            message: "while it traced a program".to_owned(),
-        })
-    });
+    let outcome = catch(|| evaluation::tracing(|| trace.run(ffi::arrays_of(inputs)?)));
     match outcome {
         Ok(arrays) => {
             let arrays = Arrays::new(&arrays.iter().collect::<Vec<_>>());

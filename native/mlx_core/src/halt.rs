@@ -1,19 +1,23 @@
 //! The end of the process: workers stop before MLX's own destructors run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use once_cell::sync::OnceCell;
 
 use crate::kernels;
 use crate::pointer;
 use crate::worker;
 
 /// Work in flight may take this long to end before the process ends without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Ends every worker after the job it is at; false if one is still busy after five
-/// seconds. Nothing runs after this. Called at exit by itself; a host that learns
-/// earlier that the process ends calls it then.
+/// Ends every worker after the job it is at; false if one is still busy half a second
+/// after this was first called. Nothing runs after this. Called at exit by itself; a host that
+/// learns earlier that the process ends calls it then.
 pub fn stop_workers() -> bool {
-    let stopped = worker::stop_all(PATIENCE);
+    static DEADLINE: OnceCell<Instant> = OnceCell::new();
+    let deadline = *DEADLINE.get_or_init(|| Instant::now() + PATIENCE);
+    let stopped = worker::stop_all(deadline);
     pointer::unlink_segments();
     kernels::remove();
     stopped

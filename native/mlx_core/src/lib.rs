@@ -19,6 +19,7 @@ mod ffi;
 mod file;
 mod fuse;
 mod fusion;
+mod garbage;
 mod graphs;
 mod halt;
 mod host;
@@ -31,7 +32,6 @@ mod pointer;
 mod profile;
 mod program;
 mod queue;
-mod reuse;
 mod slot;
 mod stream;
 mod upload;
@@ -44,11 +44,12 @@ pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Result, Signature};
 pub use file::{FilePart, Packed, Stamp};
+pub use garbage::{collect_advised, garbage_collected, set_garbage_host, Garbage};
 pub use halt::stop_workers;
 pub use host::HostView;
 pub use memory::{
-    collect_advised, memory_cached, memory_held, memory_limit, memory_peak, reset_memory_peak,
-    set_memory_limit,
+    cache_limit, clear_cache, memory_cached, memory_held, memory_limit, memory_peak,
+    reset_memory_peak, set_cache_limit, set_memory_limit,
 };
 pub use mlx_rs::{Array, Dtype};
 pub use openblas::{openblas, OpenBlas};
@@ -56,8 +57,8 @@ pub use pointer::SegmentName;
 pub use profile::{Event, Line, Profile, Timing};
 pub use program::{Few, Instruction, Instructions, Program};
 pub use slot::Slot;
-pub use stream::{Payload, Stream};
-pub use worker::{queue_depths, worker_count, QueueDepth, QUEUE_CAPACITY};
+pub use stream::{Answer, Payload, Stream};
+pub use worker::{queue_depths, queue_limit, set_queue_limit, worker_count, QueueDepth};
 
 /// Makes MLX safe to use from this process: errors become values, and
 /// workers stop before the native libraries are torn down. Idempotent.
@@ -67,6 +68,5 @@ pub fn init() {
         graphs::keep_many();
         ffi::install_error_handler();
         halt::install();
-        reuse::keep_freed_blocks();
     });
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::host::{readable_in_place, HostView};
 use crate::memory;
 use crate::slot::Slot;
-use crate::stream::{Payload, Stream};
+use crate::stream::{Answer, Payload, Request, Stream};
 
 /// Segments that are there, for the end of the process.
 static SEGMENTS: Mutex<Vec<CString>> = Mutex::new(Vec::new());
@@ -57,38 +57,36 @@ impl AsRef<[u8]> for Foreign {
 }
 
 impl Slot {
-    /// Computes the slot and calls `reply` on its worker with the address of its values
-    /// and their size in bytes.
-    pub fn address(
-        self: &Arc<Self>,
-        reply: impl FnOnce(Result<(usize, usize), Arc<Error>>) + Send + 'static,
-    ) {
+    /// Computes the slot and answers on its worker with the address of its values and
+    /// their size in bytes.
+    pub fn address(self: &Arc<Self>, answer: impl Answer<(usize, usize)>) {
         let device = self.device();
-        self.read(move |view| reply(view.and_then(|view| address(&view, device))));
+        self.read_as(move |view| address(&view, device), answer);
     }
 
     /// Computes `values`, copies them to shared memory for as long as this slot lives,
-    /// and calls `reply` on their worker.
+    /// and answers on their worker.
     pub fn publish(
         self: &Arc<Self>,
         values: &Arc<Slot>,
         permissions: u32,
-        reply: impl FnOnce(Result<SegmentName, Arc<Error>>) + Send + 'static,
+        answer: impl Answer<SegmentName>,
     ) {
         let owner = self.clone();
-        values.read(move |view| {
-            reply(view.and_then(|view| Ok(publish(&owner, view.bytes(), permissions)?)));
-        });
+        values.read_as(
+            move |view| publish(&owner, view.bytes(), permissions),
+            answer,
+        );
     }
 }
 
-fn address(view: &HostView, device: crate::Device) -> Result<(usize, usize), Arc<Error>> {
+fn address(view: &HostView, device: crate::Device) -> Result<(usize, usize)> {
     let bytes = view.bytes();
     if !readable_in_place(device) {
-        return Err(Arc::new(Error::NotAddressable { device }));
+        return Err(Error::NotAddressable { device });
     }
     if bytes.is_empty() {
-        return Err(Arc::new(Error::NoElements));
+        return Err(Error::NoElements);
     }
     Ok((bytes.as_ptr() as usize, bytes.len()))
 }
@@ -109,15 +107,14 @@ fn publish(owner: &Slot, bytes: &[u8], permissions: u32) -> Result<SegmentName> 
 }
 
 impl Stream {
-    /// Copies `len` bytes at an address into a new slot and calls `reply` on the worker,
-    /// after which the bytes are not looked at any more.
+    /// Copies `len` bytes at an address into a new slot and answers on the worker, after which the bytes are not looked at any more.
     pub fn copy_address(
         &self,
         address: usize,
         len: usize,
         dims: Vec<i64>,
         dtype: Dtype,
-        reply: impl FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send + 'static,
+        answer: impl Answer<Arc<Slot>>,
     ) {
         let bytes = move || match is_readable(address, len) {
             Ok(true) => Ok(Foreign { address, len }),
@@ -126,20 +123,20 @@ impl Stream {
                 message: error.to_string(),
             }),
         };
-        self.copy(bytes, dims, dtype, reply);
+        self.copy(bytes, dims, dtype, answer);
     }
 
-    /// Copies the first `len` bytes of shared memory into a new slot and calls `reply`
-    /// on the worker.
+    /// Copies the first `len` bytes of shared memory into a new slot and answers on
+    /// the worker.
     pub fn copy_segment(
         &self,
         name: Vec<u8>,
         len: usize,
         dims: Vec<i64>,
         dtype: Dtype,
-        reply: impl FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send + 'static,
+        answer: impl Answer<Arc<Slot>>,
     ) {
-        self.copy(move || read_segment(name, len), dims, dtype, reply);
+        self.copy(move || read_segment(name, len), dims, dtype, answer);
     }
 
     fn copy<B: AsRef<[u8]> + Send + 'static>(
@@ -147,17 +144,15 @@ impl Stream {
         bytes: impl FnOnce() -> Result<B> + Send + 'static,
         dims: Vec<i64>,
         dtype: Dtype,
-        reply: impl FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send + 'static,
+        answer: impl Answer<Arc<Slot>>,
     ) {
         let slot = self.slot();
-        slot.clone().owner().call(move |context: &mut Context| {
-            let payload = bytes().and_then(|bytes| Payload::new(bytes, &dims, dtype));
-            let loaded = payload.map_err(Arc::new).and_then(|payload| {
-                payload.load(&slot, context);
-                slot.failure().map_or(Ok(slot), Err)
-            });
-            reply(loaded);
-        });
+        let worker = slot.owner();
+        let work = move |context: &mut Context| {
+            Payload::new(bytes()?, &dims, dtype)?.load(&slot, context);
+            slot.failure().map_or(Ok(slot), Err)
+        };
+        worker.request(Request { answer, work });
     }
 }
 

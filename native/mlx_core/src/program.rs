@@ -6,7 +6,7 @@ use mlx_rs::{Array, Stream};
 use smallvec::SmallVec;
 
 use crate::attribute::Attribute;
-use crate::error::{Error, Result, Signature};
+use crate::error::{catch, Error, Result, Signature};
 use crate::memory;
 use crate::ops::Row;
 use crate::profile;
@@ -24,6 +24,9 @@ pub struct Instruction {
     pub operands: Few<usize>,
     pub attributes: Vec<Attribute>,
 }
+
+/// More than any program has, and few enough that all of them can be numbered.
+const MAX_REGISTERS: usize = 1 << 24;
 
 /// Eager operations are mostly a single one.
 pub type Instructions = SmallVec<[Instruction; 1]>;
@@ -65,11 +68,17 @@ impl Program {
                 .row
                 .check(instruction.operands.len(), instruction.attributes.len())?;
             check_registers(&instruction.operands, registers)?;
-            let results = registers..registers + instruction.results();
+            let results = registers..registers.saturating_add(instruction.results());
             registers = results.end;
             steps.push(Step::new(instruction, results));
         }
         check_registers(&outputs, registers)?;
+        if registers > MAX_REGISTERS {
+            return Err(Error::RegisterCount {
+                limit: MAX_REGISTERS,
+                given: registers,
+            });
+        }
         Ok(Program::of_steps(inputs, steps, outputs, registers))
     }
 
@@ -206,8 +215,8 @@ impl Instruction {
             .iter()
             .map(|&register| read(registers, register))
             .collect::<Result<_>>()?;
-        self.row
-            .run(&operands, &self.attributes, stream)
+        let run = || self.row.run(&operands, &self.attributes, stream);
+        catch(run)
             .and_then(|results| {
                 results
                     .iter()

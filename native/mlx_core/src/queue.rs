@@ -44,9 +44,11 @@ pub(crate) struct Queue<J> {
     has_mail: AtomicBool,
     has_wanted: AtomicBool,
     stopped: AtomicBool,
+    /// Set when a result is let go of before it was made.
+    abandoned: AtomicBool,
     /// Jobs that were taken out and are not done, which only the worker writes.
     taken: Alone<AtomicUsize>,
-    capacity: usize,
+    capacity: AtomicUsize,
 }
 
 impl<J> Mail<J> {
@@ -76,9 +78,18 @@ impl<J> Queue<J> {
             has_mail: AtomicBool::new(false),
             has_wanted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             taken: Alone(AtomicUsize::new(0)),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
         }
+    }
+
+    pub fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
     }
 
     /// Writes to the inbox. A worker that is awake and not called looks by itself soon.
@@ -99,7 +110,7 @@ impl<J> Queue<J> {
     /// Adds a job, or gives it back when the queue is full.
     pub fn try_push(&self, job: J) -> Result<(), J> {
         self.post(false, |inbox| {
-            if inbox.mail.jobs.len() >= self.capacity {
+            if inbox.mail.jobs.len() >= self.capacity() {
                 return Err(job);
             }
             inbox.mail.jobs.push_back(job);
@@ -139,7 +150,7 @@ impl<J> Queue<J> {
     /// True if there is room; if not, calls `notice` once there is.
     pub fn when_room(&self, notice: Notice) -> bool {
         let mut inbox = self.inbox.lock();
-        let full = inbox.mail.jobs.len() >= self.capacity;
+        let full = inbox.mail.jobs.len() >= self.capacity();
         if full {
             inbox.notices.push(notice);
         }
@@ -175,6 +186,20 @@ impl<J> Queue<J> {
             return Vec::new();
         }
         std::mem::take(&mut self.inbox.lock().mail.wanted)
+    }
+
+    /// Only what is to be freed, for a worker in the middle of its jobs.
+    pub fn take_trash(&self) -> Vec<Array> {
+        std::mem::take(&mut self.inbox.lock().mail.trash)
+    }
+
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    /// Whether a result was let go of since this was last asked.
+    pub fn take_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed) && self.abandoned.swap(false, Ordering::Acquire)
     }
 
     /// Waits awake until the worker is called. Yielding lets MLX's thread, which may

@@ -56,6 +56,22 @@ impl Slot {
         })
     }
 
+    /// Whether anybody but the job that fills it holds the slot.
+    pub(crate) fn is_reachable(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1
+    }
+
+    /// Says that a holder needs the result no more. Work for results that nobody needs
+    /// is skipped.
+    pub fn let_go(self: Arc<Self>) {
+        let owner = self.owner;
+        let is_empty = matches!(*self.state.lock(), State::Empty);
+        drop(self);
+        if is_empty {
+            owner.queue().abandon();
+        }
+    }
+
     pub(crate) fn owner(&self) -> &'static Worker {
         self.owner
     }
@@ -152,6 +168,11 @@ impl Slot {
             } => HostView::of(array, self.owner),
             _ => None,
         }
+    }
+
+    /// Whether somebody has waited for its values.
+    pub fn is_settled(&self) -> bool {
+        matches!(&*self.state.lock(), State::Ready { settled: true, .. })
     }
 
     pub fn device(&self) -> crate::Device {

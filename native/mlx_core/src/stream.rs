@@ -13,7 +13,7 @@ use crate::host::HostView;
 use crate::profile::Profile;
 use crate::program::{Few, Program};
 use crate::slot::Slot;
-use crate::worker::{self, Job, Worker};
+use crate::worker::{self, Job, Task, Worker};
 
 /// A queue of work on a device. Clones share it; when the last one goes, the
 /// worker behind it serves another stream.
@@ -102,20 +102,21 @@ impl Stream {
         self.worker().queue().try_push(job).ok().map(|()| outputs)
     }
 
-    /// Runs a program instruction by instruction, and calls `reply` on the worker with the
-    /// slots of its outputs and what each instruction took.
+    /// Runs a program instruction by instruction, and answers on the worker with the slots
+    /// of its outputs and what each instruction took.
     pub fn profile(
         &self,
         program: Arc<Program>,
         inputs: impl Into<Few<Arc<Slot>>>,
-        reply: impl FnOnce(Result<(Few<Arc<Slot>>, Profile), Arc<Error>>) + Send + 'static,
+        answer: impl Answer<(Few<Arc<Slot>>, Profile)>,
     ) {
         let inputs = inputs.into();
         let outputs: Few<_> = (0..program.outputs()).map(|_| self.slot()).collect();
-        self.worker().call(move |context| {
-            let profile = context.profile(&program, inputs, &outputs);
-            reply(profile.map(|profile| (outputs, profile)));
-        });
+        let work = move |context: &mut Context| {
+            let profile = context.profile(&program, inputs, &outputs)?;
+            Ok((outputs, profile))
+        };
+        self.worker().request(Request { answer, work });
     }
 
     /// True if the queue has room; if not, calls `notice` on the worker once it has.
@@ -131,8 +132,7 @@ impl Stream {
     {
         let slot = self.slot();
         let output = slot.clone();
-        let load = move |context: &mut Context| payload.load(&output, context);
-        let job = Job::Call(Box::new(load));
+        let job = Job::Task(Box::new(Load { payload, output }));
         self.worker().queue().try_push(job).ok().map(|()| slot)
     }
 
@@ -140,32 +140,89 @@ impl Stream {
         Slot::new(self.worker())
     }
 
-    /// Waits for all work queued before, and calls `reply` on the worker.
-    pub fn synchronize(&self, reply: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static) {
-        self.worker()
-            .call(move |context| reply(context.synchronize()));
+    /// Waits for all work queued before, and answers on the worker.
+    pub fn synchronize(&self, answer: impl Answer<()>) {
+        let work = |context: &mut Context| context.synchronize();
+        self.worker().request(Request { answer, work });
+    }
+}
+
+/// Where the outcome of a request goes, which any function can be.
+pub trait Answer<T>: Send + 'static {
+    /// False once nobody waits for the outcome; then the request is skipped.
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
+    fn send(self, outcome: Result<T, Arc<Error>>);
+}
+
+impl<T, F: FnOnce(Result<T, Arc<Error>>) + Send + 'static> Answer<T> for F {
+    fn send(self, outcome: Result<T, Arc<Error>>) {
+        self(outcome)
+    }
+}
+
+/// Work whose outcome someone waits for.
+pub(crate) struct Request<A, W> {
+    pub answer: A,
+    pub work: W,
+}
+
+impl<T, A, W> Task for Request<A, W>
+where
+    A: Answer<T>,
+    W: FnOnce(&mut Context) -> Result<T, Arc<Error>> + Send,
+{
+    fn is_wanted(&self) -> bool {
+        self.answer.is_awaited()
+    }
+
+    fn run(self: Box<Self>, context: &mut Context) {
+        let Request { answer, work } = *self;
+        answer.send(work(context));
+    }
+}
+
+/// The copy of bytes into a slot.
+struct Load<B> {
+    payload: Payload<B>,
+    output: Arc<Slot>,
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> Task for Load<B> {
+    fn is_wanted(&self) -> bool {
+        self.output.is_reachable()
+    }
+
+    fn run(self: Box<Self>, context: &mut Context) {
+        self.payload.load(&self.output, context);
     }
 }
 
 impl Slot {
-    /// Computes this slot and calls `reply` on its worker with its values.
-    pub fn read(
-        self: &Arc<Self>,
-        reply: impl FnOnce(Result<HostView, Arc<Error>>) + Send + 'static,
-    ) {
-        let slot = self.clone();
-        self.owner().call(move |context| reply(context.read(&slot)));
+    /// Computes this slot and answers on its worker with its values.
+    pub fn read(self: &Arc<Self>, answer: impl Answer<HostView>) {
+        self.read_as(Ok, answer);
     }
 
-    /// Computes the slots, waits for them and calls `reply` on a worker.
-    pub fn eval_all(
-        first: Arc<Self>,
-        mut slots: Vec<Arc<Self>>,
-        reply: impl FnOnce(Result<(), Arc<Error>>) + Send + 'static,
+    /// The same, with what `see` makes of the values.
+    pub(crate) fn read_as<T: 'static>(
+        self: &Arc<Self>,
+        see: impl FnOnce(HostView) -> Result<T> + Send + 'static,
+        answer: impl Answer<T>,
     ) {
+        let slot = self.clone();
+        let work = move |context: &mut Context| Ok(see(context.read(&slot)?)?);
+        self.owner().request(Request { answer, work });
+    }
+
+    /// Computes the slots, waits for them and answers on a worker.
+    pub fn eval_all(first: Arc<Self>, mut slots: Vec<Arc<Self>>, answer: impl Answer<()>) {
         let worker = first.owner();
         slots.push(first);
-        worker.call(move |context| reply(context.eval(&slots)));
+        let work = move |context: &mut Context| context.eval(&slots);
+        worker.request(Request { answer, work });
     }
 
     /// Starts computing this slot.
@@ -174,14 +231,11 @@ impl Slot {
         self.owner().call(move |context| context.async_eval(&slot));
     }
 
-    /// Calls `reply` on the worker with the array's type and shape, uncomputed.
-    pub fn signature(
-        self: &Arc<Self>,
-        reply: impl FnOnce(Result<Signature, Arc<Error>>) + Send + 'static,
-    ) {
+    /// Answers on the worker with the array's type and shape, uncomputed.
+    pub fn signature(self: &Arc<Self>, answer: impl Answer<Signature>) {
         let slot = self.clone();
-        self.owner()
-            .call(move |context| reply(context.signature(&slot)));
+        let work = move |context: &mut Context| context.signature(&slot);
+        self.owner().request(Request { answer, work });
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,13 +15,14 @@ use parking_lot::Mutex;
 
 use crate::context::Context;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{catch, Error, Result};
+use crate::memory;
 use crate::program::{Few, Program};
 use crate::queue::{Mail, Notice, Queue};
 use crate::slot::Slot;
 
 /// Jobs a queue holds before it is full.
-pub const QUEUE_CAPACITY: usize = 4096;
+static QUEUE_LIMIT: AtomicUsize = AtomicUsize::new(4096);
 
 /// A read soon after the last job then costs no wake-up of the thread.
 const SPIN: Duration = Duration::from_micros(50);
@@ -35,7 +37,21 @@ const BUSY_SPARES: usize = 4;
 /// Jobs nobody waits for are fetched several at a time.
 const LINGER: Duration = Duration::from_micros(8);
 
-pub(crate) type Call = Box<dyn FnOnce(&mut Context) + Send>;
+/// Something to do on a worker that is not a program.
+pub(crate) trait Task: Send {
+    /// False once nobody can see what comes of it.
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
+    fn run(self: Box<Self>, context: &mut Context);
+}
+
+impl<F: FnOnce(&mut Context) + Send> Task for F {
+    fn run(self: Box<Self>, context: &mut Context) {
+        self(context)
+    }
+}
 
 pub(crate) enum Job {
     Run {
@@ -43,7 +59,28 @@ pub(crate) enum Job {
         inputs: Few<Arc<Slot>>,
         outputs: Few<Arc<Slot>>,
     },
-    Call(Call),
+    Task(Box<dyn Task>),
+    Skipped,
+}
+
+impl Job {
+    fn is_wanted(&self) -> bool {
+        match self {
+            Job::Run { outputs, .. } => outputs.iter().any(Slot::is_reachable),
+            Job::Task(task) => task.is_wanted(),
+            Job::Skipped => false,
+        }
+    }
+}
+
+/// Drops what nobody wants done any more, the last first, because a job holds what
+/// earlier ones make.
+fn skim(jobs: &mut VecDeque<Job>) {
+    for job in jobs.iter_mut().rev() {
+        if !job.is_wanted() {
+            *job = Job::Skipped;
+        }
+    }
 }
 
 /// The part of a worker that every thread may touch. Workers live as long as
@@ -66,6 +103,7 @@ static POOL: Lazy<Mutex<Pool>> = Lazy::new(Mutex::default);
 /// A worker for the device: one that has nothing to do, else a new one.
 pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     device.check()?;
+    memory::prepare();
     let mut pool = POOL.lock();
     if let Some(worker) = pool.take(device) {
         return Ok(worker);
@@ -75,7 +113,7 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     }
     let worker: &'static Worker = Box::leak(Box::new(Worker {
         device,
-        queue: Queue::new(QUEUE_CAPACITY),
+        queue: Queue::new(queue_limit()),
         leftovers: AtomicUsize::new(0),
     }));
     let thread = std::thread::Builder::new()
@@ -136,6 +174,55 @@ pub(crate) fn check_running() -> Result<()> {
     }
 }
 
+/// Frees the arrays that wait for this worker's thread, if it is one.
+pub(crate) fn free_trash() {
+    if let Some(worker) = current() {
+        drop(worker.queue.take_trash());
+    }
+}
+
+/// Waits until the workers have freed what they have to free, but for those that are
+/// busy for longer than the patience.
+pub(crate) fn tidy(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let (sender, receiver) = channel();
+    let pool = POOL.lock();
+    for (worker, _) in &pool.threads {
+        let sender = sender.clone();
+        worker.call(move |context| {
+            // What is being computed holds its operands. A failure stands in the slots.
+            if context.has_work() {
+                let _ = context.synchronize();
+            }
+            // Nobody listens to a worker that is late.
+            let _ = sender.send(());
+        });
+    }
+    let mut left = pool.threads.len();
+    drop(pool);
+    drop(sender);
+    while left > 0 {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if receiver.recv_timeout(patience).is_err() {
+            return;
+        }
+        left -= 1;
+    }
+}
+
+/// How many jobs the queue of a worker holds before it is full.
+pub fn queue_limit() -> usize {
+    QUEUE_LIMIT.load(Ordering::Relaxed)
+}
+
+/// Sets how many jobs the queue of each worker holds.
+pub fn set_queue_limit(jobs: usize) {
+    QUEUE_LIMIT.store(jobs.max(1), Ordering::Relaxed);
+    for (worker, _) in &POOL.lock().threads {
+        worker.queue.set_capacity(jobs.max(1));
+    }
+}
+
 /// Threads started so far.
 pub fn worker_count() -> usize {
     POOL.lock().threads.len()
@@ -165,21 +252,28 @@ pub fn queue_depths() -> Vec<QueueDepth> {
 }
 
 /// Ends every worker after the job it is at; false if one is still busy at the deadline.
-pub(crate) fn stop_all(patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+pub(crate) fn stop_all(deadline: Instant) -> bool {
     let threads = std::mem::take(&mut POOL.lock().threads);
     threads.iter().for_each(|(worker, _)| worker.queue.stop());
-    for (_, thread) in threads {
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    let mut busy = threads;
+    loop {
+        let (done, rest) = busy
+            .into_iter()
+            .partition(|(_, thread)| thread.is_finished());
+        busy = rest;
+        let done: Vec<(&Worker, JoinHandle<()>)> = done;
         // A panic of the thread is of no consequence any more.
-        let _ = thread.join();
+        done.into_iter().for_each(|(_, thread)| drop(thread.join()));
+        if busy.is_empty() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            // Whoever asks again must learn of them, too.
+            POOL.lock().threads.append(&mut busy);
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    true
 }
 
 impl Worker {
@@ -202,7 +296,12 @@ impl Worker {
     /// Runs `call` on the worker after the jobs before it. The caller waits for
     /// its answer, so these are few and not counted against the bound.
     pub(crate) fn call(&self, call: impl FnOnce(&mut Context) + Send + 'static) {
-        self.queue.push(Job::Call(Box::new(call)));
+        self.request(call);
+    }
+
+    /// The same for a task, which is skipped once it is not wanted any more.
+    pub(crate) fn request(&self, task: impl Task + 'static) {
+        self.queue.push(Job::Task(Box::new(task)));
     }
 
     pub(crate) fn when_room(&self, notice: Notice) -> bool {
@@ -220,13 +319,24 @@ impl Worker {
     fn serve(&self, context: &mut Context) {
         let mut mail = Mail::new();
         let mut idle_since = Instant::now();
+        // Whether jobs still in the queue may have been abandoned.
+        let mut abandoned = false;
         while !self.queue.is_stopped() {
             self.queue.exchange(&mut mail);
             let idle = mail.jobs.is_empty() && mail.wanted.is_empty();
             mail.trash.clear();
             context.settle_wanted(std::mem::take(&mut mail.wanted));
-            while let Some(job) = mail.jobs.pop_front() {
-                self.execute(job, context);
+            if std::mem::take(&mut abandoned) {
+                skim(&mut mail.jobs);
+            }
+            while !mail.jobs.is_empty() && !self.queue.is_stopped() {
+                if self.queue.take_abandoned() {
+                    abandoned = true;
+                    skim(&mut mail.jobs);
+                }
+                if let Some(job) = mail.jobs.pop_front() {
+                    self.execute(job, context);
+                }
                 self.queue.set_taken(mail.jobs.len());
                 context.settle_wanted(self.queue.take_wanted());
             }
@@ -248,26 +358,16 @@ impl Worker {
                 inputs,
                 outputs,
             } => {
-                let run = AssertUnwindSafe(|| context.run(&program, inputs, &outputs));
-                if let Err(error) = unwound(catch_unwind(run)) {
+                let run = || Ok(context.run(&program, inputs, &outputs));
+                if let Err(error) = catch(run).unwrap_or_else(|panic| Err(Arc::new(panic))) {
                     outputs.iter().for_each(|slot| slot.fail(&error));
                 }
             }
-            Job::Call(call) => {
+            Job::Task(task) if task.is_wanted() => {
                 // The caller learns of a panic because its answer is dropped.
-                let _ = catch_unwind(AssertUnwindSafe(|| call(context)));
+                let _ = catch_unwind(AssertUnwindSafe(|| task.run(context)));
             }
+            Job::Task(_) | Job::Skipped => {}
         }
     }
-}
-
-fn unwound<T>(outcome: std::thread::Result<Result<T, Arc<Error>>>) -> Result<T, Arc<Error>> {
-    outcome.unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
-            .unwrap_or_else(|| "no message".to_owned());
-        Err(Arc::new(Error::Panic { message }))
-    })
 }

@@ -112,11 +112,11 @@ fn a_full_queue_refuses_and_tells_when_it_has_room() {
     while stream.run(negate.clone(), vec![a.clone()]).is_some() {
         accepted += 1;
         assert!(
-            accepted <= 2 * mlx_core::QUEUE_CAPACITY,
+            accepted <= 2 * mlx_core::queue_limit(),
             "the queue has no bound"
         );
     }
-    assert_eq!(accepted, mlx_core::QUEUE_CAPACITY);
+    assert_eq!(accepted, mlx_core::queue_limit());
 
     let (sender, room) = channel();
     assert!(!stream.when_room(move || sender.send(()).unwrap()));

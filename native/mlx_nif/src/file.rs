@@ -2,13 +2,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use mlx_core::{Blocks, Error, Field, FilePart, Packed, Stamp, Stream};
-use rustler::{Atom, Binary, Encoder, Env, NifMap, NifUnitEnum, NifUntaggedEnum, Term};
+use rustler::{Atom, Binary, Env, NifMap, NifUnitEnum, NifUntaggedEnum, Term};
 
 use crate::device::DeviceAtom;
-use crate::instruction::TypeTuple;
+use crate::instruction::{List, TypeTuple};
 use crate::reply::{Outcome, Reply};
 use crate::stream::pending;
-use crate::tensor::Tensor;
+use crate::tensor::tensor_of;
 
 /// A part of a file as Elixir describes it.
 #[derive(NifMap)]
@@ -97,17 +97,15 @@ fn file_load(
     env: Env,
     device: DeviceAtom,
     part: PartMap,
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let start = || {
         let stream = Stream::of_files(device.into())?;
         let dtype = dtype.try_into()?;
-        let reply = Reply::new(env, tag);
-        stream.load_file(part.into(), dims, dtype, move |slot| {
-            reply.send(|env| Outcome::from(slot.map(Tensor::new)).encode(env));
-        });
+        let reply = Reply::new(env, tag, tensor_of);
+        stream.load_file(part.into(), dims.0, dtype, reply);
         Ok::<_, Error>(pending())
     };
     start().into()

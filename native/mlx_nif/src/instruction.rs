@@ -28,6 +28,9 @@ impl From<Error> for Refusal {
 
 type Row = &'static ops::Row;
 
+/// Programs in programs in programs.
+const MAX_NESTING: usize = 100;
+
 /// Atoms last as long as the VM, so that a row is found without reading its name.
 static ROWS: OnceCell<HashMap<Atom, Row, BuildHasherDefault<AtomHasher>>> = OnceCell::new();
 
@@ -66,20 +69,33 @@ fn row(name: Term) -> Result<Row, Refusal> {
 
 /// Checks a list of `{op, operands, attributes}`, and gives the registers of the outputs.
 pub fn program(inputs: usize, instructions: Term, outputs: Term) -> Result<Program, Refusal> {
-    let instructions: Instructions = each(instructions, instruction)?;
+    program_at(0, inputs, instructions, outputs)
+}
+
+/// Threads of the VM have small stacks, so that programs in programs have a bound.
+fn program_at(
+    depth: usize,
+    inputs: usize,
+    instructions: Term,
+    outputs: Term,
+) -> Result<Program, Refusal> {
+    if depth > MAX_NESTING {
+        return Err(Error::Nesting { limit: MAX_NESTING }.into());
+    }
+    let instructions: Instructions = each(instructions, |term| instruction(depth, term))?;
     Ok(Program::new(inputs, instructions, numbers(outputs)?)?)
 }
 
-fn instruction(term: Term) -> Result<Instruction, Refusal> {
+fn instruction(depth: usize, term: Term) -> Result<Instruction, Refusal> {
     let (name, operands, attributes): (Term, Term, Term) = term.decode()?;
     Ok(Instruction {
         row: row(name)?,
         operands: numbers(operands)?,
-        attributes: each(attributes, attribute)?,
+        attributes: each(attributes, |term| attribute(depth, term))?,
     })
 }
 
-fn attribute(term: Term) -> Result<Attribute, Refusal> {
+fn attribute(depth: usize, term: Term) -> Result<Attribute, Refusal> {
     Ok(match term.get_type() {
         TermType::Atom => Attribute::Bool(term.decode()?),
         TermType::Integer => Attribute::Int(term.decode()?),
@@ -88,15 +104,15 @@ fn attribute(term: Term) -> Result<Attribute, Refusal> {
         TermType::Binary => Attribute::Bytes(term.decode::<Binary>()?.as_slice().to_vec()),
         _ => match term.decode::<TypeTuple>() {
             Ok(tuple) => Attribute::Dtype(tuple.try_into()?),
-            Err(_) => Attribute::Program(Box::new(nested(term)?)),
+            Err(_) => Attribute::Program(Box::new(nested(depth + 1, term)?)),
         },
     })
 }
 
 /// `{number of inputs, instructions, registers of the outputs}`.
-pub fn nested(term: Term) -> Result<Program, Refusal> {
+pub fn nested(depth: usize, term: Term) -> Result<Program, Refusal> {
     let (inputs, instructions, outputs) = term.decode()?;
-    program(inputs, instructions, outputs)
+    program_at(depth, inputs, instructions, outputs)
 }
 
 /// A list's elements, each by `decode`.
@@ -104,7 +120,19 @@ pub fn each<'a, T, L: FromIterator<T>>(
     list: Term<'a>,
     decode: impl Fn(Term<'a>) -> Result<T, Refusal>,
 ) -> Result<L, Refusal> {
+    // The iterator panics at the end of a list that is improper.
+    list.list_length()?;
     list.decode::<ListIterator>()?.map(decode).collect()
+}
+
+/// A list in arguments, which may turn out to be improper.
+pub struct List<T>(pub Vec<T>);
+
+impl<'a, T: Decoder<'a>> Decoder<'a> for List<T> {
+    fn decode(list: Term<'a>) -> NifResult<Self> {
+        list.list_length()?;
+        list.decode().map(List)
+    }
 }
 
 fn numbers<'a, T: Decoder<'a>>(list: Term<'a>) -> Result<Few<T>, Refusal> {

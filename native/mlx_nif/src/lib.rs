@@ -3,6 +3,7 @@
 mod device;
 mod error;
 mod file;
+mod garbage;
 mod halt;
 mod handle;
 mod instruction;
@@ -12,6 +13,7 @@ mod pointer;
 mod profile;
 mod program;
 mod reply;
+mod resident;
 mod stream;
 mod tensor;
 
@@ -20,6 +22,7 @@ mod tensor;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+    resident::stay();
     mlx_core::init();
     halt::install(env);
     instruction::load(env).is_ok()

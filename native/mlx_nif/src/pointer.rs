@@ -1,13 +1,11 @@
-use std::sync::Arc;
-
-use mlx_core::{Dtype, Error, SegmentName, Slot, Stream};
-use rustler::{Atom, Binary, Encoder, Env, NifTuple, Term};
+use mlx_core::{Dtype, Error, SegmentName, Stream};
+use rustler::{Atom, Binary, Env, NifTuple, Term};
 
 use crate::handle::Handle;
-use crate::instruction::TypeTuple;
-use crate::reply::{Outcome, Reply};
+use crate::instruction::{List, TypeTuple};
+use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::{pending, Target};
-use crate::tensor::Tensor;
+use crate::tensor::{tensor_of, Tensor};
 
 /// Where a tensor's values are and how many bytes they have.
 #[derive(NifTuple)]
@@ -28,15 +26,13 @@ impl From<SegmentName> for SegmentTuple {
 /// Sends `{tag, outcome}` with the address of the tensor's values.
 #[rustler::nif]
 fn pointer_to_local(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
-    let outcome = tensor.slot().map(|slot| {
-        let reply = Reply::new(env, tag);
-        slot.address(move |found| {
-            let found = found.map(|(address, len)| AddressTuple(address, len));
-            reply.send(|env| Outcome::from(found).encode(env));
-        });
+    let asked = tensor.slot().map(|slot| {
+        slot.address(Reply::new(env, tag, |env, found| {
+            outcome(env, found, |(address, len)| AddressTuple(address, len))
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// Sends `{tag, outcome}` with the name of shared memory that holds `values` as long as
@@ -51,11 +47,10 @@ fn pointer_to_ipc(
 ) -> Outcome<Atom> {
     let publish = || {
         let (slot, values) = (tensor.slot()?, values.slot()?);
-        let reply = Reply::new(env, tag);
-        slot.publish(&values, permissions, move |segment| {
-            let segment = segment.map(SegmentTuple::from);
-            reply.send(|env| Outcome::from(segment).encode(env));
+        let reply = Reply::new(env, tag, |env, segment| {
+            outcome(env, segment, SegmentTuple::from)
         });
+        slot.publish(&values, permissions, reply);
         Ok::<_, Error>(pending())
     };
     publish().into()
@@ -67,13 +62,14 @@ fn pointer_from_local(
     env: Env,
     target: Target,
     source: (usize, usize),
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (address, len) = source;
-    from(env, target, dtype, tag, |stream, dtype, reply| {
-        stream.copy_address(address, len, dims, dtype, reply);
+    from(target, dtype, |stream, dtype| {
+        let reply = Reply::new(env, tag, tensor_of);
+        stream.copy_address(address, len, dims.0, dtype, reply);
     })
 }
 
@@ -83,33 +79,21 @@ fn pointer_from_ipc(
     env: Env,
     target: Target,
     source: (Binary, usize),
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
     tag: Term,
 ) -> Outcome<Atom> {
     let (name, len) = (source.0.as_slice().to_vec(), source.1);
-    from(env, target, dtype, tag, |stream, dtype, reply| {
-        stream.copy_segment(name, len, dims, dtype, reply);
+    from(target, dtype, |stream, dtype| {
+        let reply = Reply::new(env, tag, tensor_of);
+        stream.copy_segment(name, len, dims.0, dtype, reply);
     })
 }
 
-type Answer = Box<dyn FnOnce(Result<Arc<Slot>, Arc<Error>>) + Send>;
-
-fn from(
-    env: Env,
-    target: Target,
-    dtype: TypeTuple,
-    tag: Term,
-    copy: impl FnOnce(&Stream, Dtype, Answer),
-) -> Outcome<Atom> {
+fn from(target: Target, dtype: TypeTuple, copy: impl FnOnce(&Stream, Dtype)) -> Outcome<Atom> {
     let start = || {
         let stream = target.stream()?;
-        let dtype = dtype.try_into()?;
-        let reply = Reply::new(env, tag);
-        let answer = move |slot: Result<Arc<Slot>, Arc<Error>>| {
-            reply.send(|env| Outcome::from(slot.map(Tensor::new)).encode(env));
-        };
-        copy(&stream, dtype, Box::new(answer));
+        copy(&stream, dtype.try_into()?);
         Ok::<_, Error>(pending())
     };
     start().into()

@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mlx_core::{Event, Few, Line, Profile, Slot, Timing};
-use rustler::{Atom, Encoder, Env, NifMap, NifResult, NifTuple, ResourceArc, Term};
+use rustler::{Atom, Env, NifMap, NifResult, NifTuple, ResourceArc, Term};
 
 use crate::error::SignatureTuple;
 use crate::instruction::{each, Refusal};
 use crate::program::Compiled;
-use crate::reply::{Outcome, Reply};
+use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::{pending, slot, Target};
 use crate::tensor::Tensor;
 
@@ -116,14 +116,13 @@ fn profile_run(
         let mut inputs: Few<Arc<Slot>> = each(inputs, slot)?;
         inputs.extend(compiled.constants().iter().cloned());
         let stream = target.stream()?;
-        let reply = Reply::new(env, tag);
-        stream.profile(compiled.program().clone(), inputs, move |outcome| {
-            let answer = outcome.map(|(slots, profile)| {
+        let reply = Reply::new(env, tag, |env, done: Result<(Few<_>, Profile), _>| {
+            outcome(env, done, |(slots, profile)| {
                 let tensors: Vec<_> = slots.into_iter().map(Tensor::new).collect();
                 (tensors, ProfileMap::from(profile))
-            });
-            reply.send(|env| Outcome::from(answer).encode(env));
+            })
         });
+        stream.profile(compiled.program().clone(), inputs, reply);
         Ok(pending())
     };
     match start() {

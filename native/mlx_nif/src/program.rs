@@ -2,10 +2,11 @@ use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
 use mlx_core::{Few, Program, Slot};
-use rustler::{NifResult, Resource, ResourceArc, Term};
+use rustler::{Env, NifResult, Resource, ResourceArc, Term};
 
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
-use crate::instruction::{each, nested, Refusal};
+use crate::instruction::{each, nested, List, Refusal};
 use crate::reply::Outcome;
 use crate::stream::{slot, Submitted, Target};
 use crate::tensor::Tensor;
@@ -51,7 +52,7 @@ fn program_new(
 }
 
 fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refusal> {
-    let program = nested(program)?;
+    let program = nested(0, program)?;
     let program = if fuse { program.fused()? } else { program };
     Ok(Compiled {
         program: Arc::new(program),
@@ -63,12 +64,14 @@ fn compile(program: Term, constants: Term, fuse: bool) -> Result<Compiled, Refus
 /// tensors to donate are let go of, so that their memory can become that of results.
 #[rustler::nif]
 fn program_run(
+    env: Env,
     target: Target,
     compiled: Handle<Compiled>,
     inputs: Term,
-    donated: Vec<Handle<Tensor>>,
+    donated: List<Handle<Tensor>>,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
-    match run(target, &compiled, inputs, &donated) {
+    note_caller(env);
+    match run(target, &compiled, inputs, &donated.0) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
         Err(Refusal::Term(error)) => Err(error),
@@ -87,7 +90,9 @@ fn run(
     let results = target.stream()?.run(compiled.program.clone(), inputs);
     if results.is_some() {
         let tensors = donated.iter().flat_map(Handle::get);
-        tensors.for_each(|tensor| drop(tensor.take()));
+        tensors.for_each(|tensor| {
+            tensor.let_go();
+        });
     }
     Ok(results.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }

@@ -11,9 +11,10 @@ use rustler::{
 
 use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
 use crate::instruction::{each, program, Refusal};
-use crate::reply::{Letter, Outcome, Reply};
+use crate::reply::{outcome, Letter, Outcome, Reply};
 use crate::tensor::Tensor;
 
 rustler::atoms! { room, pending }
@@ -104,11 +105,13 @@ fn stream_close(stream: Handle<StreamHandle>) -> Outcome<Atom> {
 /// Queues instructions and gives the tensors of the named registers, not computed yet.
 #[rustler::nif]
 fn stream_submit(
+    env: Env,
     target: Target,
     instructions: Term,
     inputs: Term,
     outputs: Term,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    note_caller(env);
     match submit(target, instructions, inputs, outputs) {
         Ok(tensors) => Ok(Ok(tensors).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
@@ -132,6 +135,19 @@ pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {
     Ok(tensor.decode::<Handle<Tensor>>()?.get()?.slot()?)
 }
 
+/// Sets how many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_set_queue_limit(jobs: usize) -> Atom {
+    mlx_core::set_queue_limit(jobs);
+    atom::ok()
+}
+
+/// As many jobs the queue of each stream holds.
+#[rustler::nif]
+fn stream_queue_limit() -> usize {
+    mlx_core::queue_limit()
+}
+
 /// `:room` if the queue has some; else `:pending`, and `{tag, :room}` comes later.
 #[rustler::nif]
 fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
@@ -149,14 +165,13 @@ fn stream_await_room(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
 /// Sends `{tag, outcome}` once all work queued so far is done.
 #[rustler::nif]
 fn stream_synchronize(env: Env, target: Target, tag: Term) -> Outcome<Atom> {
-    let outcome = target.stream().map(|stream| {
-        let reply = Reply::new(env, tag);
-        stream.synchronize(move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env));
-        });
+    let asked = target.stream().map(|stream| {
+        stream.synchronize(Reply::new(env, tag, |env, done| {
+            outcome(env, done, |()| atom::ok())
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// The name of a stream's thread, its device, and how many jobs are not done.

@@ -7,9 +7,10 @@ use rustler::{
 };
 
 use crate::error::SignatureTuple;
+use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
-use crate::instruction::TypeTuple;
-use crate::reply::{Outcome, Reply};
+use crate::instruction::{List, TypeTuple};
+use crate::reply::{outcome, Outcome, Reply};
 use crate::stream::{pending, Submitted, Target};
 
 /// Up to this size a copy is cheaper than keeping the original alive.
@@ -47,9 +48,22 @@ impl Tensor {
         slot.clone().ok_or(Error::Deallocated)
     }
 
-    pub fn take(&self) -> Option<Arc<Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Empties the tensor; false if it was empty.
+    pub fn let_go(&self) -> bool {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        slot.map(Slot::let_go).is_some()
     }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// What is sent for a new tensor.
+pub fn tensor_of(env: Env, slot: Result<Arc<Slot>, Arc<Error>>) -> Term {
+    outcome(env, slot, Tensor::new)
 }
 
 /// A binary's bytes on their way to a worker.
@@ -99,14 +113,16 @@ impl AsRef<[u8]> for Bytes {
 /// Queues the copy of a binary to a device.
 #[rustler::nif]
 fn tensor_from_binary(
+    env: Env,
     target: Target,
     binary: Term,
-    dims: Vec<i64>,
+    dims: List<i64>,
     dtype: TypeTuple,
 ) -> NifResult<Submitted<ResourceArc<Tensor>>> {
+    note_caller(env);
     let bytes = Bytes::of(binary)?;
     let load = || {
-        let payload = Payload::new(bytes, &dims, dtype.try_into()?)?;
+        let payload = Payload::new(bytes, &dims.0, dtype.try_into()?)?;
         Ok(target.stream()?.load(payload).map(Tensor::new))
     };
     Ok(load().into())
@@ -116,6 +132,7 @@ fn tensor_from_binary(
 /// comes later.
 #[rustler::nif]
 fn tensor_read<'a>(env: Env<'a>, tensor: Handle<Tensor>, tag: Term<'a>) -> Term<'a> {
+    note_caller(env);
     let slot = match tensor.slot() {
         Ok(slot) => slot,
         Err(error) => return Outcome::<()>::Error(error.into()).encode(env),
@@ -123,13 +140,9 @@ fn tensor_read<'a>(env: Env<'a>, tensor: Handle<Tensor>, tag: Term<'a>) -> Term<
     if let Some(view) = slot.host_view() {
         return Outcome::Ok(binary(env, view)).encode(env);
     }
-    let reply = Reply::new(env, tag);
-    slot.read(move |view| {
-        reply.send(|env| {
-            let outcome: Outcome<Term> = view.map(|view| binary(env, view)).into();
-            outcome.encode(env)
-        })
-    });
+    slot.read(Reply::new(env, tag, |env, view| {
+        outcome(env, view, |view| binary(env, view))
+    }));
     Outcome::Ok(pending()).encode(env)
 }
 
@@ -145,19 +158,18 @@ fn binary(env: Env, view: HostView) -> Term {
 
 /// Sends `{tag, outcome}` once the tensors are computed, if there are any.
 #[rustler::nif]
-fn tensor_eval(env: Env, tensors: Vec<Handle<Tensor>>, tag: Term) -> Outcome<Atom> {
-    let slots: Result<Vec<_>, Error> = tensors.iter().map(|tensor| tensor.slot()).collect();
-    let outcome = slots.map(|mut slots| {
+fn tensor_eval(env: Env, tensors: List<Handle<Tensor>>, tag: Term) -> Outcome<Atom> {
+    note_caller(env);
+    let slots: Result<Vec<_>, Error> = tensors.0.iter().map(|tensor| tensor.slot()).collect();
+    let asked = slots.map(|mut slots| {
         let Some(first) = slots.pop() else {
             return atom::ok();
         };
-        let reply = Reply::new(env, tag);
-        Slot::eval_all(first, slots, move |outcome| {
-            reply.send(|env| Outcome::from(outcome.map(|()| atom::ok())).encode(env))
-        });
+        let reply = Reply::new(env, tag, |env, done| outcome(env, done, |()| atom::ok()));
+        Slot::eval_all(first, slots, reply);
         pending()
     });
-    outcome.into()
+    asked.into()
 }
 
 /// Starts computing the tensor.
@@ -173,22 +185,23 @@ fn tensor_async_eval(tensor: Handle<Tensor>) -> Outcome<Atom> {
 /// Sends `{tag, outcome}` with the array's type and shape.
 #[rustler::nif]
 fn tensor_signature(env: Env, tensor: Handle<Tensor>, tag: Term) -> Outcome<Atom> {
-    let outcome = tensor.slot().map(|slot| {
-        let reply = Reply::new(env, tag);
-        slot.signature(move |outcome| {
-            let signature = outcome
-                .as_ref()
-                .map(SignatureTuple::from)
-                .map_err(Arc::clone);
-            reply.send(|env| Outcome::from(signature).encode(env));
-        });
+    let asked = tensor.slot().map(|slot| {
+        slot.signature(Reply::new(env, tag, |env, found| {
+            outcome(env, found, |found| SignatureTuple::from(&found))
+        }));
         pending()
     });
-    outcome.into()
+    asked.into()
+}
+
+/// Whether the tensor's values are known to be there, so that reading them waits for nothing.
+#[rustler::nif]
+fn tensor_is_computed(tensor: Handle<Tensor>) -> Outcome<bool> {
+    tensor.slot().map(|slot| slot.is_settled()).into()
 }
 
 /// Lets go of the tensor's memory; false if it had been let go before.
 #[rustler::nif]
 fn tensor_deallocate(tensor: Handle<Tensor>) -> Outcome<bool> {
-    tensor.get().map(|tensor| tensor.take().is_some()).into()
+    tensor.get().map(|tensor| tensor.let_go()).into()
 }

@@ -154,16 +154,12 @@ defmodule Mlx.Compiler.ExpressionTest do
           expr = Nx.Defn.debug_expr_apply(fun, [@f32])
           options = Mlx.Compiler.Options.new!([])
           {:reductions, before} = Process.info(self(), :reductions)
-          start = System.monotonic_time(:millisecond)
           Mlx.Compiler.Executable.compile(fn _ -> expr end, [@f32], options)
           {:reductions, now} = Process.info(self(), :reductions)
-          {now - before, System.monotonic_time(:millisecond) - start}
+          now - before
         end
 
-        {few, _} = compile.(500)
-        {many, time} = compile.(5000)
-        assert many < 15 * few
-        assert time < 5000
+        assert compile.(5000) < 20 * compile.(500)
       end
     end
   end

@@ -107,7 +107,8 @@ impl Geometry {
         };
         let rank = x.ndim().saturating_sub(2);
         let steps = [&self.strides, &self.input_dilation, &self.kernel_dilation];
-        let usable = kernels.ndim() == x.ndim()
+        let usable = x.ndim() >= 2
+            && kernels.ndim() == x.ndim()
             && self.groups > 0
             && steps
                 .iter()

@@ -224,10 +224,11 @@ fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
     Ok(attended.as_dtype(operands[0].dtype())?)
 }
 
-/// On the CPU there is an array of what each query makes of each key, which no one sees.
+/// Where no kernel does it all there is an array of what each query makes of each key,
+/// which no one sees.
 fn check_scores(q: &Array, k: &Array, s: &Stream) -> Result<()> {
-    if let ([batch, heads, queries, _], [_, _, keys, _]) = (q.shape(), k.shape()) {
-        if !on_gpu(s) {
+    if let ([batch, heads, queries, size], [_, _, keys, _]) = (q.shape(), k.shape()) {
+        if !on_gpu(s) || !has_kernel(*queries, *size, q.dtype()) {
             let sizes = [batch, heads, queries, keys].map(|&size| size as usize);
             let count = sizes
                 .into_iter()
@@ -236,6 +237,17 @@ fn check_scores(q: &Array, k: &Array, s: &Stream) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether MLX has a kernel of a GPU for so many queries with vectors of that size.
+fn has_kernel(queries: i32, size: i32, dtype: Dtype) -> bool {
+    let half = matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
+    let few = queries <= 8 && matches!(size, 64 | 96 | 128 | 256);
+    if cfg!(target_os = "macos") {
+        few || matches!(size, 64 | 80 | 128)
+    } else {
+        few || half && size % 8 == 0 && size <= 128
+    }
 }
 
 /// The numbers that a mask of booleans stands for. They are finite, because of a query that

@@ -20,42 +20,60 @@ use mlx_rs::{Array, Dtype, Stream};
 
 use super::ops;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 ops! {
     /// The product of matrices of a float type.
     matmul(a, b) |s| => matmul(a, b, s);
 
     /// The product of matrices of integers, which wraps as their type does.
-    integer_matmul(a, b) |s| => integer::matmul(a, b, s);
+    integer_matmul(a, b) |s| => integer::matmul(matrix(a)?, matrix(b)?, s);
 
     /// X of A X = B, where A is triangular; what is in its other triangle is not read.
-    triangular_solve(a, b) { lower: bool } |s| looks => triangular::solve(a, b, lower, s);
+    triangular_solve(a, b) { lower: bool } |s| looks => triangular::solve(square(a)?, matrix(b)?, lower, s);
 
     /// The lower triangular L of A = L L*, from the lower triangle of A.
-    cholesky(a) |s| looks => cholesky::cholesky(a, s);
+    cholesky(a) |s| looks => cholesky::cholesky(square(a)?, s);
 
     /// P, L and U of A = P L U with partial pivoting; P is of booleans.
-    lu(a) |s| -> 3 => lu::lu(a, s);
+    lu(a) |s| -> 3 => lu::lu(square(a)?, s);
 
     /// X of A X = B.
-    solve(a, b) |s| looks => lu::solve(a, b, s);
+    solve(a, b) |s| looks => lu::solve(square(a)?, matrix(b)?, s);
 
     /// The determinant.
-    determinant(a) |s| => determinant::determinant(a, s);
+    determinant(a) |s| => determinant::determinant(square(a)?, s);
 
     /// Q and R of A = Q R, either K = min(M, N) columns and rows or all. Like the
     /// Householder reflections that leave alone a column whose part below the diagonal
     /// has a squared norm below `eps`, and make the diagonal of R positive elsewhere.
-    qr(a) { complete: bool, eps: f64 } |s| -> 2 => qr::qr(a, complete, eps, s);
+    qr(a) { complete: bool, eps: f64 } |s| -> 2 => qr::qr(matrix(a)?, complete, eps, s);
 
     /// The eigenvalues of a Hermitian matrix, the largest magnitude first, and the
     /// eigenvectors as columns, whose largest element is positive.
-    eigh(a) |s| -> 2 => spectral::eigh(a, s);
+    eigh(a) |s| -> 2 => spectral::eigh(square(a)?, s);
 
     /// U, S and V* of A = U S V*, either K = min(M, N) singular vectors or all. The
     /// largest element of a vector on the shorter side is positive.
-    svd(a) { full: bool } |s| -> 3 => spectral::svd(a, full, s);
+    svd(a) { full: bool } |s| -> 3 => spectral::svd(matrix(a)?, full, s);
+}
+
+fn matrix(a: &Array) -> Result<&Array> {
+    match a.ndim() {
+        0 | 1 => Err(Error::Rank {
+            expected: 2,
+            given: a.ndim(),
+        }),
+        _ => Ok(a),
+    }
+}
+
+fn square(a: &Array) -> Result<&Array> {
+    let (rows, columns) = matrix::size(matrix(a)?);
+    if rows != columns {
+        return Err(Error::NotSquare { rows, columns });
+    }
+    Ok(a)
 }
 
 fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {

@@ -6,17 +6,17 @@ use mlx_rs::{Array, Dtype, Stream};
 
 use super::{number, ops};
 use crate::beside::on_cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::c_op;
 
 ops! {
     /// The values of integers of 2 or 4 bits, packed from the highest bits of each byte.
     unpack_bits(x) { bits: i32, count: i32, signed: bool } |s| =>
-        unpack_bits(x, bits, count, signed, s);
+        unpack_bits(x, narrow("unpack_bits", bits)?, count, signed, s);
     /// Integers of 2 or 4 bits in bytes, from the highest bits of each on.
-    pack_bits(x) { bits: i32 } |s| => pack_bits(x, bits, s);
+    pack_bits(x) { bits: i32 } |s| => pack_bits(x, narrow("pack_bits", bits)?, s);
     /// Integers wrapped to 2 or 4 bits.
-    wrap_bits(x) { bits: i32 } |s| => wrap_bits(x, bits, s);
+    wrap_bits(x) { bits: i32 } |s| => wrap_bits(x, narrow("wrap_bits", bits)?, s);
 
     /// The values of bytes in the format E5M2.
     f8_values(x) |s| => {
@@ -73,6 +73,17 @@ fn shift(x: &Array, count: i64, direction: Direction, s: &Stream) -> Result<Arra
 fn mask(x: &Array, mask: i64, s: &Stream) -> Result<Array> {
     let mask = number(mask, x.dtype())?;
     Ok(c_op!(mlx_bitwise_and(x.as_ptr(), mask.as_ptr()), s)?)
+}
+
+fn narrow(op: &'static str, bits: i32) -> Result<i32> {
+    match bits {
+        2 | 4 => Ok(bits),
+        _ => Err(Error::Attribute {
+            op,
+            name: "bits",
+            expected: "2 or 4",
+        }),
+    }
 }
 
 /// How far each integer of a byte is from its lowest bit.

@@ -3,7 +3,7 @@
 use mlx_rs::ops::broadcast_to;
 use mlx_rs::{Array, Stream};
 
-use super::slicing::Part;
+use super::slicing::{rank, Part};
 use crate::error::{Error, Result};
 
 /// Along one axis: the elements that stay, and where they go.
@@ -18,6 +18,13 @@ struct Placement {
 
 impl Placement {
     fn new(dim: i32, low: i32, high: i32, interior: i32) -> Result<Placement> {
+        if interior < 0 {
+            return Err(Error::Attribute {
+                op: "pad",
+                name: "interior",
+                expected: "a list of integers from 0 on",
+            });
+        }
         let [dim, low, high, step] = [dim, low, high, interior].map(i64::from);
         let step = step + 1;
         let size = dim + (dim - 1) * (step - 1) + low + high;
@@ -44,6 +51,9 @@ pub(super) fn pad(
     [low, high, interior]: [&[i32]; 3],
     s: &Stream,
 ) -> Result<Array> {
+    for list in [low, high, interior] {
+        rank(x, list)?;
+    }
     let placements = (x.shape().iter().zip(interior))
         .zip(low.iter().zip(high))
         .map(|((&dim, &interior), (&low, &high))| Placement::new(dim, low, high, interior))

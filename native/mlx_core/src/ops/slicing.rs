@@ -2,7 +2,7 @@
 
 use mlx_rs::{Array, Stream};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::c_op;
 
 /// Where a part begins, ends and how far apart its elements are, along each axis.
@@ -11,6 +11,15 @@ pub(super) struct Part {
     pub(super) starts: Vec<i32>,
     pub(super) stops: Vec<i32>,
     pub(super) strides: Vec<i32>,
+}
+
+/// Refuses an attribute that has not an element for each axis.
+pub(super) fn rank(x: &Array, attribute: &[i32]) -> Result<()> {
+    let (expected, given) = (x.ndim(), attribute.len());
+    if expected != given {
+        return Err(Error::Rank { expected, given });
+    }
+    Ok(())
 }
 
 impl Part {

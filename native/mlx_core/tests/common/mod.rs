@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use std::sync::Arc;
 
 use mlx_core::{
-    ops, Attribute, Device, Dtype, Error, Instruction, Payload, Program, Result, Slot, Stream,
+    ops, Attribute, Device, Dtype, Error, HostView, Instruction, Payload, Program, Result, Slot,
+    Stream,
 };
 
 pub fn stream() -> Stream {
@@ -51,7 +52,9 @@ pub fn op(
 
 pub fn read(slot: &Arc<Slot>) -> Result<Vec<u8>, Arc<Error>> {
     let (sender, receiver) = channel();
-    slot.read(move |view| sender.send(view.map(|view| view.bytes().to_vec())).unwrap());
+    slot.read(move |view: Result<HostView, Arc<Error>>| {
+        sender.send(view.map(|view| view.bytes().to_vec())).unwrap()
+    });
     receiver.recv().unwrap()
 }
 
@@ -65,6 +68,6 @@ pub fn floats(slot: &Arc<Slot>) -> Vec<f32> {
 
 pub fn synchronize(stream: &Stream) {
     let (sender, receiver) = channel();
-    stream.synchronize(move |outcome| sender.send(outcome).unwrap());
+    stream.synchronize(move |outcome: Result<(), Arc<Error>>| sender.send(outcome).unwrap());
     receiver.recv().unwrap().unwrap();
 }

@@ -7,7 +7,7 @@ use mlx_rs::ops::{maximum, minimum};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{self, on_gpu};
 use crate::host::readable_in_place;
@@ -23,12 +23,16 @@ const STRETCH: usize = 1024;
 /// Moves positions into `0..=limit`. One limit is for all of them, more are for those
 /// along the last axis.
 pub(super) fn inside(positions: &Array, limits: &[i32], s: &Stream) -> Result<Array> {
+    let dtype = positions.dtype();
+    if dtype.is_float() || dtype.is_complex() {
+        return Err(Error::PositionType { dtype });
+    }
     if are_inside(positions, limits, s) {
         return unsigned(positions, s);
     }
     // A narrow type may not hold the limit.
     let dtype = match positions.dtype() {
-        Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
+        Dtype::Bool | Dtype::Uint8 | Dtype::Uint16 => Dtype::Uint32,
         Dtype::Int8 | Dtype::Int16 => Dtype::Int32,
         wide => wide,
     };
