@@ -157,6 +157,16 @@ defmodule Mlx.Generation do
     * `:stop_tokens` - tokens that end a row; they are the last of it
     * `:stop_strings` - strings that end a row, with `:decode` in `new/4`. Text ends before them.
 
+  ## Examples
+
+      iex> forward = fn _params, tokens, cache, _position ->
+      ...>   {Nx.equal(Nx.iota({1, 1, 10}), Nx.new_axis(Nx.add(tokens, 1), -1)), cache}
+      ...> end
+      iex> cache = fn batch, length -> Nx.broadcast(0, {batch, length}) end
+      iex> generator = Mlx.Generation.new(forward, {}, cache)
+      iex> for token <- Mlx.Generation.stream(generator, [1], stop_tokens: [4]), do: {token.id, token.finish}
+      [{2, nil}, {3, nil}, {4, :stop_token}]
+
   """
   @spec stream(t, prompt, keyword) :: Enumerable.t(Token.t())
   def stream(%__MODULE__{} = generator, prompt, opts \\ []) do
@@ -180,6 +190,17 @@ defmodule Mlx.Generation do
   Takes what `stream/3` takes. Gives a map with `:tokens`, the last one included, `:text`, which is
   `nil` without `:decode`, and `:finish`, the reason of `Mlx.Generation.Token`; for a batch a
   list of such maps.
+
+  ## Examples
+
+      iex> forward = fn _params, tokens, cache, _position ->
+      ...>   {Nx.equal(Nx.iota({1, 1, 10}), Nx.new_axis(Nx.add(tokens, 1), -1)), cache}
+      ...> end
+      iex> cache = fn batch, length -> Nx.broadcast(0, {batch, length}) end
+      iex> generator = Mlx.Generation.new(forward, {}, cache)
+      iex> Mlx.Generation.generate(generator, [[1], [5, 6]], max_tokens: 2)
+      [%{tokens: [2, 3], text: nil, finish: :length}, %{tokens: [7, 8], text: nil, finish: :length}]
+
   """
   @spec generate(t, prompt, keyword) :: result | [result]
         when result: %{
@@ -211,7 +232,22 @@ defmodule Mlx.Generation do
     * `{Mlx.Generation, ref, {:cancelled, summary}}` after `cancel/1`
     * `{Mlx.Generation, ref, {:error, exception}}` if it fails
 
-  The last three end it. It ends, too, when the caller does.
+  The last three end it. It ends, too, when the caller does. A process that is killed sends
+  nothing; the `pid` of the result can be monitored.
+
+  ## Examples
+
+      iex> forward = fn _params, tokens, cache, _position ->
+      ...>   {Nx.equal(Nx.iota({1, 1, 10}), Nx.new_axis(Nx.add(tokens, 1), -1)), cache}
+      ...> end
+      iex> cache = fn batch, length -> Nx.broadcast(0, {batch, length}) end
+      iex> generator = Mlx.Generation.new(forward, {}, cache)
+      iex> %{ref: ref} = Mlx.Generation.start(generator, [1], max_tokens: 1)
+      iex> receive do
+      ...>   {Mlx.Generation, ^ref, {:token, token}} -> token.id
+      ...> end
+      2
+
   """
   @spec start(t, prompt, keyword) :: Run.t()
   def start(%__MODULE__{} = generator, prompt, opts \\ []),
@@ -219,6 +255,18 @@ defmodule Mlx.Generation do
 
   @doc """
   Ends what `start/3` began, and waits until it queues no more. Its messages stay.
+
+  ## Examples
+
+      iex> forward = fn _params, tokens, cache, _position ->
+      ...>   {Nx.equal(Nx.iota({1, 1, 10}), Nx.new_axis(Nx.add(tokens, 1), -1)), cache}
+      ...> end
+      iex> cache = fn batch, length -> Nx.broadcast(0, {batch, length}) end
+      iex> generator = Mlx.Generation.new(forward, {}, cache)
+      iex> run = Mlx.Generation.start(generator, [1], max_tokens: 1_000_000)
+      iex> Mlx.Generation.cancel(run)
+      :ok
+
   """
   @spec cancel(Run.t()) :: :ok
   defdelegate cancel(run), to: Run
