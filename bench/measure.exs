@@ -76,6 +76,14 @@ defmodule Mlx.Bench.Measure do
     us |> Float.parse() |> elem(0)
   end
 
+  @doc """
+  The figures that a script prints of mlx-lm on the model of a folder.
+  """
+  def mlx_lm(python, script, folder) do
+    {output, 0} = System.cmd(python, [script, folder], env: blas())
+    output |> String.split("\n", trim: true) |> List.last() |> JSON.decode!()
+  end
+
   defp blas do
     libraries = Path.join(:code.priv_dir(:mlx), "runtime/mlx_*.libs/libblas*")
 

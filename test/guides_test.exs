@@ -13,7 +13,7 @@ defmodule Mlx.GuidesTest do
   end
 
   # Guides whose blocks are one program, from the first to the last.
-  @programs ~w(guides/compiling.md guides/serving.md)
+  @programs ~w(guides/compiling.md guides/language_models.md guides/serving.md)
 
   for guide <- @programs do
     test "#{guide} runs" do

@@ -28,12 +28,20 @@ defmodule Mlx.Telemetry do
   | `[:mlx, :fallback]` | a function runs with `Nx.Defn.Evaluator` instead | `:system_time` | `:function`, `:op`, `:error` |
   | `[:mlx, :stream]` | `execute_streams/0` is called | `:queue_depth` | `:stream`, `:device` |
   | `[:mlx, :memory]` | `execute_memory/0` is called | those of `Mlx.Memory.stats/0` | none |
+  | `[:mlx, :generation, :start]` | `Mlx.Generation` is asked for the first token | `:system_time` | `:rows`, `:prompt_tokens` |
+  | `[:mlx, :generation, :first_token]` | it is there | `:duration`, `:prompt_tokens_per_second` | the same |
+  | `[:mlx, :generation, :stop]` | the last one is, or nobody wants more | those of `t:Mlx.Generation.summary/0` | the same |
+  | `[:mlx, :generation, :exception]` | it fails | `:duration` | the same, `:kind`, `:reason`, `:stacktrace` |
 
   The duration of a hit is that of looking, and of waiting where another process is just
   compiling the function. A function that `Nx.Defn.compile/3` has returned looks no more.
   A fallback happens only with `fallback: :evaluator`; `:op` is what can't be compiled.
 
-  The last two tell of now and happen only if someone asks. `:telemetry_poller` asks at
+  Prompt tokens per second are those of all rows until the first token, `:tokens_per_second` of
+  the last event those of all rows after it. A generation that fails has no `:stop`, and may have
+  been compiling, which is in its times, too.
+
+  Those of streams and memory tell of now and happen only if someone asks. `:telemetry_poller` asks at
   intervals:
 
       children = [
@@ -80,7 +88,7 @@ defmodule Mlx.Telemetry do
     * `:level` - the level of the lines, `:debug` by default. Those of fallbacks and of
       exceptions are warnings.
     * `:events` - which to log, by default all: a list of `:eval`, `:to_binary`,
-      `:compile`, `:fallback`, `:stream` and `:memory`
+      `:compile`, `:fallback`, `:stream`, `:memory` and `:generation`
 
   Gives `{:error, :already_exists}` if the logger is attached. Raises `ArgumentError` if an
   option is none of these.

@@ -32,8 +32,8 @@ defmodule Mlx.Weights do
 
   Weights are packed in blocks of GGUF, and in folders whose `config.json` has a
   `quantization`, as mlx-lm writes them: there `x.weight`, `x.scales` and `x.biases` are
-  one weight. Each is a `Mlx.Weights.Quantized` with the parts, under the name of the weight.
-  The blocks of GGUF are put in MLX's order when they are loaded, in groups of 32; no value
+  one weight. Each is a `Mlx.Quantization.Tensor` under the name of the weight, which stands
+  where a weight stands, see `Mlx.Quantization`. The blocks of GGUF are put in MLX's order when they are loaded, in groups of 32; no value
   changes.
 
   ## Files from strangers
@@ -48,7 +48,8 @@ defmodule Mlx.Weights do
   the process. No file stays open; one that has changed since it was opened is refused.
   """
 
-  alias Mlx.Weights.{Entry, Folder, GGUF, Npy, Npz, Progress, Quantized, Safetensors}
+  alias Mlx.Quantization.Tensor, as: Quantized
+  alias Mlx.Weights.{Entry, Folder, GGUF, Npy, Npz, Packed, Progress, Safetensors}
   alias Mlx.Weights.{Source, Store}
   alias Nx.Tensor, as: T
 
@@ -151,7 +152,7 @@ defmodule Mlx.Weights do
     given = Map.new(given, fn {key, value} -> {to_string(key), value} end)
     given = Map.update(given, "mode", "affine", &to_string/1)
 
-    case Quantized.settings(given) do
+    case Packed.settings(given) do
       {:ok, _settings} -> given
       :error -> raise ArgumentError, "no :quantization that is known: #{inspect(given)}"
     end
@@ -201,8 +202,9 @@ defmodule Mlx.Weights do
   ## Options
 
     * `:device` - where it goes, `Mlx.Device.default/0` by default
-    * `:type` - what floats are cast to, such as `:bf16`; the scales and biases of quantized
-      weights, too. The default is what they are in the file. Other types stay what they are.
+    * `:type` - what floats are cast to, such as `:bf16`. The default is what they are in the
+      file. Other types stay what they are. It is that of quantized weights, too, with their
+      scales and biases; those of other modes than `:affine` are of `bf16` by default.
 
   ## Examples
 
@@ -323,8 +325,10 @@ defmodule Mlx.Weights do
   The files are there whole or, if saving fails, not at all, and replace those that were
   there.
 
-  A `Mlx.Weights.Quantized` is saved to Safetensors, as its parts; in a folder `config.json`
-  says how it is quantized. Names of axes are not saved.
+  A `Mlx.Quantization.Tensor` is saved to Safetensors, as its parts; in a folder `config.json`
+  says how it is quantized. Its name ends with `.weight`, and its groups lie along its last
+  axis; others raise `ArgumentError`, see `Mlx.Quantization.transpose/1`. Names of axes are not
+  saved, nor is the type of one of another mode than `:affine`.
 
   Raises `Mlx.Error` with `kind: :io` if the files can't be written, with `kind: :type` if the
   format lacks the type of a tensor, and what reading a tensor raises.

@@ -3,7 +3,7 @@ defmodule Mlx.WeightsTest do
   use ExUnit.Case, async: false
   import Mlx.WeightFiles
   alias Mlx.Weights
-  alias Mlx.Weights.Quantized
+  alias Mlx.Quantization.Tensor, as: Quantized
 
   @moduletag :tmp_dir
 
@@ -17,7 +17,6 @@ defmodule Mlx.WeightsTest do
   end
 
   doctest Mlx.Weights
-  doctest Mlx.Weights.Quantized
 
   # More than what is copied through the host's memory on the CPU.
   @large 8 * 1024 * 1024
@@ -155,7 +154,7 @@ defmodule Mlx.WeightsTest do
 
       assert Nx.to_list(loaded["f"]) == [1.5]
       assert %Quantized{} = quantized = Weights.load(fixture("quantized"), type: :f16)["b.weight"]
-      assert {quantized.scales.type, quantized.weight.type} == {{:f, 16}, {:u, 32}}
+      assert {quantized.scales.type, quantized.packed.type} == {{:f, 16}, {:u, 32}}
       assert_raise ArgumentError, fn -> Weights.load(path, type: :s32) end
       assert_raise ArgumentError, fn -> Weights.load(path, type: :c64) end
     end

@@ -46,9 +46,9 @@ defmodule Mlx.WeightFiles do
   @doc """
   The values of a quantized weight in f32, from the definition of MLX's layout.
   """
-  def dequantize(%Weights.Quantized{mode: :affine} = quantized) do
+  def dequantize(%Mlx.Quantization.Tensor{mode: :affine} = quantized) do
     %{bits: bits, group_size: group_size} = quantized
-    words = quantized.weight |> Nx.backend_copy(Nx.BinaryBackend) |> Nx.to_flat_list()
+    words = quantized.packed |> Nx.backend_copy(Nx.BinaryBackend) |> Nx.to_flat_list()
     [scales, biases] = for part <- [quantized.scales, quantized.biases], do: floats(part)
     stream = for word <- words, into: <<>>, do: <<word::little-32>>
 
@@ -89,7 +89,9 @@ defmodule Mlx.WeightFiles do
   end
 
   defp read(%Nx.Tensor{} = tensor), do: Nx.to_binary(tensor)
-  defp read(%Weights.Quantized{} = value), do: Enum.each([value.weight, value.scales], &read/1)
+
+  defp read(%Mlx.Quantization.Tensor{} = value),
+    do: Enum.each([value.packed, value.scales], &read/1)
 
   defp mutated(bytes, state) do
     {count, state} = :rand.uniform_s(3, state)

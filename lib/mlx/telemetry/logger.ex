@@ -13,7 +13,8 @@ defmodule Mlx.Telemetry.Logger do
     compile: [[:mlx, :compile, :stop], [:mlx, :compile, :exception], [:mlx, :compile, :hit]],
     fallback: [[:mlx, :fallback]],
     stream: [[:mlx, :stream]],
-    memory: [[:mlx, :memory]]
+    memory: [[:mlx, :memory]],
+    generation: [[:mlx, :generation, :stop], [:mlx, :generation, :exception]]
   ]
 
   def attach(opts) do
@@ -60,6 +61,16 @@ defmodule Mlx.Telemetry.Logger do
     "mlx.#{name} failed after #{time(duration)}: #{about(name, metadata)}: #{banner}"
   end
 
+  defp line([:mlx, :generation, :stop], measured, metadata) do
+    [prompt, decode] =
+      for key <- [:prompt_tokens_per_second, :tokens_per_second],
+          do: Float.round(measured[key] / 1, 1)
+
+    "mlx.generation took #{time(measured.duration)}: #{about(:generation, metadata)}, " <>
+      "#{prompt} per second, #{measured.tokens} tokens, #{decode} per second, the first after " <>
+      time(measured.time_to_first_token)
+  end
+
   defp line([:mlx, :compile, _], %{duration: duration, nodes: nodes}, metadata) do
     "mlx.compile took #{time(duration)}: #{about(:compile, metadata)}, #{nodes} nodes, " <>
       "cache #{metadata.cache}"
@@ -73,6 +84,9 @@ defmodule Mlx.Telemetry.Logger do
 
   defp about(:to_binary, %{shape: shape, type: type, byte_size: bytes, device: device}),
     do: "#{Nx.Type.to_string(type)}#{dims(shape)}, #{bytes} bytes, #{device}"
+
+  defp about(:generation, %{rows: rows, prompt_tokens: count}),
+    do: "#{rows} rows, #{count} tokens of prompts"
 
   defp about(:compile, %{function: function, device: device}),
     do: "#{inspect(function)} on #{device}"

@@ -5,7 +5,7 @@ defmodule Mlx.Weights.Blocks do
   # q4_1 a least value, and the integers. MLX has the integers in words apart from the scales;
   # no value changes.
 
-  alias Mlx.Weights.{Quantized, Source}
+  alias Mlx.Weights.{Packed, Source}
 
   # Those of q4_0 mean what is 8 less; those of q8_0 are signed, and become 128 more.
   @kinds %{
@@ -19,10 +19,11 @@ defmodule Mlx.Weights.Blocks do
   def quantization(kind), do: %{bits: @kinds[kind].bits, group_size: 32, mode: :affine}
 
   @doc """
-  The parts of a weight, with scales and biases of a type.
+  A quantized weight, with scales and biases of a type.
   """
   def load(kind, entry, device, type) do
-    %{bits: bits, size: size, integers: integers, bias: bias} = @kinds[kind]
+    %{size: size, integers: integers, bias: bias} = @kinds[kind]
+    %{bits: bits} = settings = quantization(kind)
     {leading, [last]} = Enum.split(entry.shape, -1)
     words = Nx.template(List.to_tuple(leading ++ [div(last * bits, 32)]), :u32)
     numbers = Nx.template(List.to_tuple(leading ++ [div(last, 32)]), :f16)
@@ -34,14 +35,8 @@ defmodule Mlx.Weights.Blocks do
 
     scales = field.(numbers, 0)
 
-    %Quantized{
-      weight: field.(words, integers),
-      scales: Nx.as_type(scales, type),
-      biases: bias |> biases(scales, &field.(numbers, &1)) |> Nx.as_type(type),
-      bits: bits,
-      group_size: 32,
-      mode: :affine
-    }
+    biases = bias |> biases(scales, &field.(numbers, &1)) |> Nx.as_type(type)
+    Packed.tensor(field.(words, integers), Nx.as_type(scales, type), biases, settings, type)
   end
 
   defp biases({:at, at}, _scales, number), do: number.(at)

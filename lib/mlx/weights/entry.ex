@@ -3,7 +3,7 @@ defmodule Mlx.Weights.Entry do
 
   # A tensor in a file: where it is and what its bytes mean.
 
-  alias Mlx.Weights.{Blocks, Quantized, Source}
+  alias Mlx.Weights.{Blocks, Packed, Source}
 
   @enforce_keys [:name, :source, :offset, :length, :stored, :type, :shape]
   defstruct @enforce_keys ++ [swapped: 1, packed: nil, form: :plain]
@@ -67,18 +67,15 @@ defmodule Mlx.Weights.Entry do
   Reads it to a device. A `type` that is not `nil` is that of floats.
   """
   def load(%__MODULE__{form: {:quantized, parts}} = entry, device, type) do
-    %Quantized{
-      weight: load(%{entry | form: :plain}, device, nil),
-      scales: load(parts.scales, device, type),
-      biases: parts.biases && load(parts.biases, device, type),
-      bits: parts.bits,
-      group_size: parts.group_size,
-      mode: parts.mode
-    }
+    packed = load(%{entry | form: :plain}, device, nil)
+    scales = load(parts.scales, device, type)
+    biases = parts.biases && load(parts.biases, device, type)
+    Packed.tensor(packed, scales, biases, parts, type)
   end
 
   def load(%__MODULE__{form: {:blocks, kind}} = entry, device, type) do
     check_shape!(entry)
+    check_matrix!(entry)
     Blocks.load(kind, entry, device, type || {:f, 16})
   end
 
@@ -108,6 +105,12 @@ defmodule Mlx.Weights.Entry do
     if 0 in entry.shape do
       shape = entry.shape |> List.to_tuple() |> inspect()
       refuse!(entry, :shape, "has shape #{shape}, and tensors of Nx have elements")
+    end
+  end
+
+  defp check_matrix!(entry) do
+    if length(entry.shape) < 2 do
+      refuse!(entry, :shape, "is quantized and no matrix")
     end
   end
 

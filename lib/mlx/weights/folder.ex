@@ -4,7 +4,7 @@ defmodule Mlx.Weights.Folder do
   # A model's folder, as Hugging Face has them: `config.json`, and `model.safetensors` or
   # an index of several such files.
 
-  alias Mlx.Weights.{Entry, JSON, Quantized, Safetensors, Source}
+  alias Mlx.Weights.{Entry, JSON, Packed, Safetensors, Source}
 
   @index "model.safetensors.index.json"
   @single "model.safetensors"
@@ -149,9 +149,9 @@ defmodule Mlx.Weights.Folder do
   defp settings(quantization, layer), do: Map.get(quantization, layer, quantization)
 
   defp quantized!(%Entry{} = entry, scales, biases, settings, path) do
-    with {:ok, settings} <- Quantized.settings(settings),
+    with {:ok, settings} <- Packed.settings(settings),
          biases = if(settings.mode == :affine, do: biases),
-         true <- Quantized.fits?(entry.shape, scales.shape, biases && biases.shape, settings) do
+         true <- Packed.fits?(entry, scales, biases, settings) do
       parts = Map.merge(settings, %{scales: scales, biases: biases})
       %{entry | form: {:quantized, parts}}
     else

@@ -3,7 +3,8 @@ defmodule Mlx.Weights.Store do
 
   # Saving: which files there are to be, and what is in each.
 
-  alias Mlx.Weights.{Folder, Npy, Npz, Quantized, Safetensors, Writer}
+  alias Mlx.Quantization.Tensor, as: Quantized
+  alias Mlx.Weights.{Folder, Npy, Npz, Safetensors, Writer}
   alias Nx.Tensor, as: T
 
   @shard_size 5_000_000_000
@@ -65,7 +66,7 @@ defmodule Mlx.Weights.Store do
   defp parts(name, %Quantized{} = quantized) do
     layer = String.replace_suffix(name, ".weight", "")
     biases = if quantized.biases, do: [{layer <> ".biases", quantized.biases}], else: []
-    [{name, quantized.weight}, {layer <> ".scales", quantized.scales}] ++ biases
+    [{name, quantized.packed}, {layer <> ".scales", quantized.scales}] ++ biases
   end
 
   defp parts(name, tensor), do: [{name, Nx.devectorize(tensor)}]
@@ -81,7 +82,11 @@ defmodule Mlx.Weights.Store do
   end
 
   defp checked(%{} = tensors) when not is_struct(tensors) do
-    for {name, value} <- Enum.sort_by(tensors, &elem(&1, 0)), do: {name!(name, value), value}
+    for {name, value} <- Enum.sort_by(tensors, &elem(&1, 0)) do
+      name = name!(name, value)
+      if is_struct(value, Quantized), do: check_layout!(name, value)
+      {name, value}
+    end
   end
 
   defp checked(other) do
@@ -93,16 +98,24 @@ defmodule Mlx.Weights.Store do
       raise ArgumentError, "#{inspect(name)} can't be the name of a tensor"
     end
 
-    if module == Quantized and not String.ends_with?(name, ".weight") do
-      raise ArgumentError, "names of quantized weights end with .weight, got: #{inspect(name)}"
-    end
-
     name
   end
 
   defp name!(name, value) do
     raise ArgumentError,
           "a map of strings to tensors is saved, got: #{inspect(name)} => #{inspect(value)}"
+  end
+
+  defp check_layout!(name, %Quantized{transposed: transposed}) do
+    if not String.ends_with?(name, ".weight") do
+      raise ArgumentError, "names of quantized weights end with .weight, got: #{inspect(name)}"
+    end
+
+    # Files have the parts alone, which then stand for another tensor.
+    if transposed do
+      raise ArgumentError,
+            "#{inspect(name)} has its groups along its rows: save Mlx.Quantization.transpose/1 of it"
+    end
   end
 
   defp check_types!(tensors, type_name, format) do

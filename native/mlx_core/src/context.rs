@@ -75,6 +75,7 @@ impl Context {
             .iter()
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
+        evaluation::reads(arrays.iter().map(|array| array.nbytes()).sum());
         let results = program.run(arrays, &self.stream).map_err(|error| {
             if error.is_of_evaluation() {
                 self.poison(error)

@@ -10,18 +10,21 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ffi;
 use crate::halt;
-use crate::placement::Placement;
+use crate::placement::{Placement, LITTLE, STAY};
 use crate::worker;
 
 /// What a thread knows of the computations it has started.
 struct State {
     placement: Placement,
+    /// Computations that are taken for large ones, because a program has read much.
+    large: u32,
     has_evaluated: bool,
 }
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::new(State {
         placement: Placement::new(),
+        large: 0,
         has_evaluated: false,
     });
     static TRACING: Cell<bool> = const { Cell::new(false) };
@@ -72,13 +75,24 @@ fn bytes(arrays: &[&Array]) -> usize {
     arrays.iter().map(|array| array.nbytes()).sum()
 }
 
+/// Takes note of what a program reads: a small result of large weights is much to compute,
+/// and so is what is asked for while that goes on.
+pub(crate) fn reads(bytes: usize) {
+    if bytes >= LITTLE {
+        STATE.with_borrow_mut(|state| state.large = STAY);
+    }
+}
+
 /// Lets MLX compute, where that is best for results of so many bytes.
 pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>) -> Result<()> {
     let outcome = STATE.with_borrow_mut(|state| {
         let on_gpu = worker::current().is_some_and(|worker| worker.device() == Device::Gpu);
+        let large = state.large > 0;
+        state.large = state.large.saturating_sub(1);
         if std::mem::replace(&mut state.has_evaluated, true) {
             // A driver's threads have their own ways of sharing processors.
             if !on_gpu {
+                let bytes = if large { bytes.max(LITTLE) } else { bytes };
                 state.placement.choose(bytes);
             }
             return evaluate();

@@ -11,11 +11,10 @@ pub(crate) use linux::Placement;
 pub(crate) use elsewhere::Placement;
 
 /// Evaluations on one processor before the system may choose another one.
-#[cfg(target_os = "linux")]
-const STAY: u32 = 64;
+pub(crate) const STAY: u32 = 64;
 
 /// Results of fewer bytes than this are little to compute.
-const LITTLE: usize = 1 << 20;
+pub(crate) const LITTLE: usize = 1 << 20;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -131,9 +130,7 @@ mod elsewhere {
             start()
         }
 
-        pub fn choose(&mut self, _bytes: usize) {
-            let _ = super::LITTLE;
-        }
+        pub fn choose(&mut self, _bytes: usize) {}
 
         pub fn free(&mut self) {}
     }

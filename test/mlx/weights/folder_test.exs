@@ -2,7 +2,7 @@ defmodule Mlx.Weights.FolderTest do
   use ExUnit.Case, async: true
   import Mlx.WeightFiles
   alias Mlx.Weights
-  alias Mlx.Weights.Quantized
+  alias Mlx.Quantization.Tensor, as: Quantized
 
   @moduletag :tmp_dir
 
@@ -38,6 +38,46 @@ defmodule Mlx.Weights.FolderTest do
       assert %Quantized{mode: :mxfp4, bits: 4, group_size: 32, biases: nil} = weights["c.weight"]
       assert weights["c.weight"].scales.type == {:u, 8}
       assert weights["norm.weight"].type == {:bf, 16}
+    end
+
+    test "stand where weights stand" do
+      weights = Weights.load(fixture("quantized"), device: :cpu)
+      values = Weights.load(fixture("quantized_values.npz"), device: :cpu)
+      x = Nx.iota({2, 128}, type: :f32, backend: {Mlx.Backend, device: :cpu}) |> Nx.sin()
+
+      for layer <- ["a", "b"] do
+        weight = weights[layer <> ".weight"]
+        expected = Nx.dot(x, [1], Nx.reshape(values[layer], {8, 128}), [1])
+        compiled = Nx.Defn.jit(&Nx.dot(&1, [1], &2, [1]), compiler: Mlx.Compiler, device: :cpu)
+
+        for got <- [Nx.dot(x, [1], weight, [1]), compiled.(x, weight)] do
+          assert Nx.to_number(Nx.all_close(got, expected, atol: 1.0e-4)) == 1
+        end
+      end
+
+      assert weights["c.weight"].type == {:bf, 16}
+      assert Weights.load(fixture("quantized"), type: :f32)["c.weight"].type == {:f, 32}
+      # There is no such quantized tensor.
+      assert_raise ArgumentError, fn -> Weights.load(fixture("quantized"), type: :f64) end
+    end
+
+    test "whose parts have other types are refused", %{tmp_dir: folder} do
+      packed = Nx.iota({2, 8}, type: :u32)
+      settings = %{"group_size" => 32, "bits" => 4}
+
+      for {mode, scales, biases} <- [
+            {"affine", Nx.iota({2, 2}, type: :f32), Nx.iota({2, 2}, type: :f16)},
+            {"affine", Nx.iota({2, 2}, type: :u8), Nx.iota({2, 2}, type: :u8)},
+            {"affine", Nx.iota({2, 2}, type: :f32), nil},
+            {"mxfp4", Nx.iota({2, 2}, type: :f32), nil}
+          ] do
+        parts = if biases, do: %{"a.biases" => biases}, else: %{}
+        parts = Map.merge(parts, %{"a.weight" => packed, "a.scales" => scales})
+        Weights.save(Path.join(folder, "model.safetensors"), parts)
+        config = %{quantization: Map.put(settings, "mode", mode)}
+        write(folder, "config.json", JSON.encode!(config))
+        assert_refused(folder, "don't fit")
+      end
     end
 
     test "of a file without a config are named in the options" do

@@ -2,7 +2,7 @@ defmodule Mlx.Weights.GGUFTest do
   use ExUnit.Case, async: true
   import Mlx.WeightFiles
   alias Mlx.Weights
-  alias Mlx.Weights.Quantized
+  alias Mlx.Quantization.Tensor, as: Quantized
 
   @moduletag :tmp_dir
 
@@ -49,8 +49,8 @@ defmodule Mlx.Weights.GGUFTest do
       # In f32 the biases are exact, so the values are, too.
       quantized = Weights.tensor(weights, name, device: :cpu, type: :f32)
       assert %Quantized{bits: ^bits, group_size: 32, mode: :affine} = quantized
-      assert quantized.weight.type == {:u, 32}
-      assert quantized.weight.shape == {4, (96 * bits) |> div(32)}
+      assert quantized.packed.type == {:u, 32}
+      assert quantized.packed.shape == {4, (96 * bits) |> div(32)}
       assert quantized.scales.shape == {4, 3} and quantized.biases.shape == {4, 3}
       assert quantized.scales.type == {:f, 32} and quantized.biases.type == {:f, 32}
       difference = Nx.subtract(dequantize(quantized), Nx.flatten(values[name]))
@@ -65,8 +65,8 @@ defmodule Mlx.Weights.GGUFTest do
     for layer <- ~w(Q4_0 Q4_1 Q8_0) do
       quantized = weights[layer <> ".weight"]
 
-      for field <- [:weight, :scales, :biases] do
-        {got, expected} = {Map.fetch!(quantized, field), parts["#{layer}.#{field}"]}
+      for {field, name} <- [packed: "weight", scales: "scales", biases: "biases"] do
+        {got, expected} = {Map.fetch!(quantized, field), parts["#{layer}.#{name}"]}
         assert {got.type, got.shape} == {expected.type, expected.shape}
         assert Nx.to_binary(got) == Nx.to_binary(expected)
       end
@@ -140,6 +140,13 @@ defmodule Mlx.Weights.GGUFTest do
     assert a.shape == {8}
   end
 
+  test "blocks that are no matrix are refused when they are loaded", %{tmp_dir: folder} do
+    path = write(folder, "x.gguf", gguf([], [{"w", [32], 2, 0}], 32))
+    error = assert_raise Mlx.Error, fn -> Weights.load(path, device: :cpu) end
+    assert error.kind == :shape
+    assert error.message =~ "no matrix"
+  end
+
   test "large weights are read in parts", %{tmp_dir: folder} do
     # Block number n has the scale n, and the integers 0 to 15 twice, of which 8 is taken.
     count = 300_000
@@ -149,7 +156,7 @@ defmodule Mlx.Weights.GGUFTest do
     head = gguf([], [{"w", [32, count], 2, 0}], 0)
     assert %{"w" => w} = folder |> write("x.gguf", head <> blocks) |> Weights.load(device: :cpu)
     words = for word <- [0x76543210, 0xFEDCBA98], into: <<>>, do: <<word::little-32>>
-    assert Nx.to_binary(w.weight) == :binary.copy(words <> words, count)
+    assert Nx.to_binary(w.packed) == :binary.copy(words <> words, count)
     assert Nx.to_binary(w.scales) == for(block <- 1..count, into: <<>>, do: scale.(block))
     assert Nx.to_binary(w.biases) == Nx.to_binary(Nx.multiply(w.scales, -8))
   end

@@ -3,7 +3,7 @@ defmodule Mlx.Weights.StoreTest do
   import Mlx.Samples
   import Mlx.WeightFiles
   alias Mlx.Weights
-  alias Mlx.Weights.Quantized
+  alias Mlx.Quantization.Tensor, as: Quantized
 
   @moduletag :tmp_dir
   @cpu {Mlx.Backend, device: :cpu}
@@ -107,6 +107,12 @@ defmodule Mlx.Weights.StoreTest do
       Weights.save(Path.join(folder, "f"), %{}, max_shard_size: 0)
     end
 
+    transposed = Mlx.Quantization.transpose(quantized)
+
+    assert_raise ArgumentError, ~r/transpose/, fn ->
+      Weights.save(path, %{"a.weight" => transposed})
+    end
+
     assert_raise ArgumentError, fn ->
       Weights.save(Path.join(folder, "x.npz"), %{"a.weight" => quantized})
     end
@@ -158,7 +164,7 @@ defmodule Mlx.Weights.StoreTest do
           keys = [:bits, :group_size, :mode]
           assert Map.take(got, keys) == Map.take(expected, keys)
 
-          for part <- [:weight, :scales],
+          for part <- [:packed, :scales],
               do: assert_same(Map.fetch!(got, part), Map.fetch!(expected, part))
         end
       end
@@ -166,6 +172,21 @@ defmodule Mlx.Weights.StoreTest do
       # Without quantized weights there is no quantization to speak of.
       Weights.save(path, %{"norm.weight" => weights["norm.weight"]}, config: config)
       assert Weights.load_config(path) == %{"model_type" => "none"}
+    end
+
+    test "keep what Mlx.Quantization makes", %{tmp_dir: folder} do
+      kernel = Nx.sin(Nx.iota({16, 128}, type: :f32, backend: @cpu))
+
+      for {mode, bits, group_size} = format <- Mlx.Quantization.formats() do
+        opts = [mode: mode, bits: bits, group_size: group_size]
+        weight = Mlx.Quantization.quantize(kernel, opts)
+        path = Path.join(folder, "#{inspect(format)}" |> String.replace(~r/\W/, "_"))
+        Weights.save(path, %{"k.weight" => weight})
+        assert %{"k.weight" => got} = Weights.load(path, device: :cpu, type: :f32)
+        assert Map.take(got, Keyword.keys(opts)) == Map.new(opts)
+        assert got.type == {:f, 32}
+        assert_same(Mlx.Quantization.dequantize(got), Mlx.Quantization.dequantize(weight))
+      end
     end
 
     test "that can't be made are refused, and those that were go again", %{tmp_dir: folder} do
