@@ -255,6 +255,13 @@ defmodule Mlx.MixedPrecision do
   A dynamic scale for `Axon.Loop.trainer/4`, with the options of `scale/1`.
 
   Use it with `skip_overflow/1`, which keeps what gradients that are not finite would do to the weights.
+
+  ## Examples
+
+      iex> {init, scale, _unscale} = Mlx.MixedPrecision.loss_scale(initial: 1024)
+      iex> Nx.tensor(0.5) |> scale.(init.()) |> Nx.to_number()
+      512.0
+
   """
   @spec loss_scale(keyword) :: {(-> Scale.t()), function, function}
   def loss_scale(opts \\ []) do
@@ -268,6 +275,15 @@ defmodule Mlx.MixedPrecision do
 
   `optimizer` is a pair of functions, `init` of the parameters and `update` of the gradients, the
   state and the parameters, as Polaris has them. In such a step the updates are zero and the state stays.
+
+  ## Examples
+
+      iex> plain = {fn _weights -> {} end, fn gradients, state, _weights -> {gradients, state} end}
+      iex> {_init, update} = Mlx.MixedPrecision.skip_overflow(plain)
+      iex> {updates, {}} = update.(Nx.tensor([:infinity, 1.0]), {}, Nx.tensor([0.0, 0.0]))
+      iex> Nx.to_list(updates)
+      [0.0, 0.0]
+
   """
   @spec skip_overflow({init, update}) :: {init, update}
         when init: (container -> container),

@@ -4,7 +4,7 @@ defmodule Mlx.MixedPrecisionTest do
 
   alias Mlx.{MixedPrecision, Oracle}
 
-  doctest MixedPrecision
+  doctest Mlx.MixedPrecision
 
   # Axon may be missing, where packages come from a folder.
   @compile {:no_warn_undefined,
