@@ -25,4 +25,8 @@ without_weights =
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
 # Tests share one stream, so that each may wait for what the others compute.
-ExUnit.start(exclude: [:soak | missing ++ without_weights], timeout: 300_000)
+ExUnit.start(
+  exclude: [:soak | missing ++ without_weights],
+  timeout: 300_000,
+  assert_receive_timeout: 30_000
+)

@@ -22,7 +22,7 @@ defmodule Mlx.CompilerSurvivalTest do
     def held do
       for _ <- 1..2, pid <- Process.list(), do: :erlang.garbage_collect(pid)
       # What was let go of is freed in the background.
-      Task.await(Task.async(fn -> Nx.to_number(Nx.tensor(0, backend: Mlx.Backend)) end))
+      Task.await(Task.async(fn -> Nx.to_number(Nx.tensor(0, backend: Mlx.Backend)) end), 60_000)
       Process.sleep(100)
       {printed, 0} = System.cmd("ps", ~w(-o rss= -p \#{System.pid()}))
       {String.to_integer(String.trim(printed)) * 1024, Mlx.Memory.stats().active}
@@ -178,7 +178,7 @@ defmodule Mlx.CompilerSurvivalTest do
       tasks = for at <- 1..50, do: Task.async(fn -> Nx.to_number(jit(fun).(at)) end)
       Process.sleep(20)
       Process.exit(pid, :kill)
-      assert Task.await_many(tasks) == Enum.to_list(2..51)
+      assert Task.await_many(tasks, 60_000) == Enum.to_list(2..51)
       assert compilations(fun) == 1
     end
 

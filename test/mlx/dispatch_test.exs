@@ -90,7 +90,10 @@ defmodule Mlx.DispatchTest do
       failed = failed_add()
       read = fn -> assert_raise(Mlx.Error, fn -> Nx.to_binary(failed) end).op end
 
-      assert 1..8 |> Enum.map(fn _ -> Task.async(read) end) |> Task.await_many() |> Enum.uniq() ==
+      assert 1..8
+             |> Enum.map(fn _ -> Task.async(read) end)
+             |> Task.await_many(60_000)
+             |> Enum.uniq() ==
                ["add"]
     end
   end
@@ -110,7 +113,9 @@ defmodule Mlx.DispatchTest do
       expected = Nx.sum(Nx.exp(sample(:f32)))
 
       sums =
-        1..20 |> Enum.map(fn _ -> Task.async(fn -> Nx.sum(shared) end) end) |> Task.await_many()
+        1..20
+        |> Enum.map(fn _ -> Task.async(fn -> Nx.sum(shared) end) end)
+        |> Task.await_many(60_000)
 
       for sum <- sums, do: assert_equivalent(sum, expected, ulps: 16)
     end

@@ -103,7 +103,7 @@ defmodule Mlx.NativeTest do
     test "outlives the process that read it" do
       binary = :rand.bytes(100_000)
       read = fn -> Mlx.to_binary(Mlx.from_binary(binary, {100_000}, :u8, device: :cpu)) end
-      kept = read |> Task.async() |> Task.await()
+      kept = read |> Task.async() |> Task.await(60_000)
       churn()
       assert kept == binary
     end

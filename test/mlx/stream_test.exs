@@ -84,7 +84,7 @@ defmodule Mlx.StreamTest do
 
       Stream.with_stream(closed(), fn ->
         task = Task.async(fn -> {Stream.current(), Nx.to_number(Nx.add(x, 1))} end)
-        assert Task.await(task) == {nil, 2}
+        assert Task.await(task, 60_000) == {nil, 2}
       end)
     end
 

@@ -253,7 +253,8 @@ defmodule Mlx.Compiler.HooksTest do
             fun.(Nx.tensor([1.0], backend: {Mlx.Backend, device: :cpu}))
             assert [{:x, _, caller}] = made()
             assert caller == self()
-          end)
+          end),
+          60_000
         )
       end
     end
