@@ -5,7 +5,7 @@ defmodule Mlx.Doctor.Host do
 
   import Mlx.Doctor, only: [ok: 2, warning: 3, error: 3]
 
-  @elixir "1.17.0"
+  @elixir "1.18.0"
   @otp 26
 
   def platform, do: platform(:os.type(), to_string(:erlang.system_info(:system_architecture)))
