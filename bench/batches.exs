@@ -4,8 +4,13 @@
 #
 #     OPENBLAS_NUM_THREADS=1 mix run bench/batches.exs
 
+Code.require_file("transformer.exs", __DIR__)
+
 defmodule Bert do
   # As large as Bumblebee's base models.
+
+  import Mlx.Bench.Transformer, only: [norm: 1, softmax: 1]
+
   @layers 12
   @width 768
   @heads 12
@@ -29,9 +34,13 @@ defmodule Bert do
   defp block({wq, wk, wv, wo, up, down}, x) do
     [q, k, v] = for w <- [wq, wk, wv], do: x |> Nx.dot(w) |> heads()
     scores = q |> Nx.dot([3], [0, 1], k, [3], [0, 1]) |> Nx.divide(8)
-    exp = Nx.exp(Nx.subtract(scores, Nx.reduce_max(scores, axes: [-1], keep_axes: true)))
-    weights = Nx.divide(exp, Nx.sum(exp, axes: [-1], keep_axes: true))
-    mixed = weights |> Nx.dot([3], [0, 1], v, [2], [0, 1]) |> Nx.transpose(axes: [0, 2, 1, 3])
+
+    mixed =
+      scores
+      |> softmax()
+      |> Nx.dot([3], [0, 1], v, [2], [0, 1])
+      |> Nx.transpose(axes: [0, 2, 1, 3])
+
     x = x |> Nx.add(mixed |> Nx.reshape(x) |> Nx.dot(wo)) |> norm()
     h = Nx.dot(x, up)
     gelu = Nx.multiply(Nx.multiply(h, 0.5), Nx.add(Nx.erf(Nx.divide(h, 1.4142)), 1))
@@ -42,12 +51,6 @@ defmodule Bert do
     {batch, length, width} = Nx.shape(x)
     x = Nx.reshape(x, {batch, length, @heads, div(width, @heads)})
     Nx.transpose(x, axes: [0, 2, 1, 3])
-  end
-
-  defp norm(y) do
-    centred = Nx.subtract(y, Nx.mean(y, axes: [-1], keep_axes: true))
-    variance = Nx.mean(Nx.multiply(centred, centred), axes: [-1], keep_axes: true)
-    Nx.multiply(centred, Nx.rsqrt(Nx.add(variance, 1.0e-5)))
   end
 end
 

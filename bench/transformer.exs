@@ -60,7 +60,7 @@ defmodule Mlx.Bench.Transformer do
     Nx.divide(exp, Nx.sum(exp, axes: [-1], keep_axes: true))
   end
 
-  defp norm(y) do
+  def norm(y) do
     centred = Nx.subtract(y, Nx.mean(y, axes: [-1], keep_axes: true))
     variance = Nx.mean(Nx.multiply(centred, centred), axes: [-1], keep_axes: true)
     Nx.multiply(centred, Nx.rsqrt(Nx.add(variance, 1.0e-5)))

@@ -84,22 +84,10 @@ fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     }
     // On Linux, MLX's own loops for half precision are many times slower than BLAS.
     let dtype = a.dtype();
-    if a.size() == 0 || b.size() == 0 {
-        return empty_product(a, b);
-    }
     let half = matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
     if half && dtype == b.dtype() && cfg!(target_os = "linux") && Device::of(s) == Device::Cpu {
         let wide = |x: &Array| x.as_dtype(Dtype::Float32);
         return Ok(mlx::matmul(&wide(a)?, &wide(b)?)?.as_dtype(dtype)?);
     }
     Ok(mlx::matmul(a, b)?)
-}
-
-/// Of nothing MLX makes a product that writes beyond its end.
-fn empty_product(a: &Array, b: &Array) -> Result<Array> {
-    let mut shape = a.shape().to_vec();
-    if let (Some(columns), Some(last)) = (b.shape().last(), shape.last_mut()) {
-        *last = *columns;
-    }
-    Ok(mlx::broadcast_to(super::number(0, a.dtype())?, &shape)?)
 }
