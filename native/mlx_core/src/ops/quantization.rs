@@ -64,15 +64,9 @@ fn multiply(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> 
             };
             Ok(result.as_dtype(x.dtype())?)
         }
-        Device::Gpu if parts::for_columns(transpose) && !is_short(x) => product(x, w, transpose, s),
+        Device::Gpu if parts::has_kernel(x, transpose) => product(x, w, transpose, s),
         Device::Gpu => Ok(mlx::matmul(x, w.unpacked(x.dtype(), transpose, s)?)?),
     }
-}
-
-/// MLX's kernel for NVIDIA GPUs gives garbage for several rows of 64 numbers in single
-/// precision, one group of 4 bits.
-fn is_short(x: &Array) -> bool {
-    x.dim(-1) < 128 && x.dtype() == Dtype::Float32 && cfg!(target_os = "linux")
 }
 
 fn product(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {

@@ -53,7 +53,7 @@ pub(super) fn quantized(
             let result = product(&wide, &indices, &w.cast(Dtype::Float32)?, transpose, s)?;
             Ok(result.as_dtype(x.dtype())?)
         }
-        Device::Gpu if parts::for_columns(transpose) => product(x, &indices, &w, transpose, s),
+        Device::Gpu if parts::has_kernel(x, transpose) => product(x, &indices, &w, transpose, s),
         Device::Gpu => matmul(x, &w.unpacked(x.dtype(), transpose, s)?, &indices, s),
     }
 }
