@@ -35,7 +35,7 @@ defmodule Mlx.Dispatch do
 
   defp run(op, out, args, device, tensors) do
     check_type!(out.type, device)
-    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
+    nodes = nodes(args, 0, device)
     check_bounds(op, nodes, tensors, device)
     node = lower(op, out, nodes, args, device)
     check_finite(result(node, out, tensors, device), op, tensors, device)
@@ -47,8 +47,7 @@ defmodule Mlx.Dispatch do
       deferred = {node, refs(tensors, device)}
       %{out | data: %Backend{ref: nil, device: device, deferred: deferred}}
     else
-      [ref] = submit([node], tensors, device)
-      wrap(out, ref, device)
+      wrap(out, one(node, refs(tensors, device), device), device)
     end
   end
 
@@ -65,7 +64,7 @@ defmodule Mlx.Dispatch do
   def run_block(block, out, args, fun) do
     tensors = tensors(args, [])
     device = device(tensors)
-    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
+    nodes = nodes(args, 0, device)
 
     case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
@@ -103,9 +102,8 @@ defmodule Mlx.Dispatch do
     submit(device, instructions, refs, registers)
   end
 
-  defp submit(device, instructions, refs, registers) do
-    queue(device, &Native.stream_submit(&1, instructions, refs, registers))
-  end
+  defp submit(device, instructions, refs, registers),
+    do: queue(device, &Native.stream_submit(&1, instructions, refs, registers))
 
   @doc """
   Copies a binary to a device.
@@ -236,22 +234,30 @@ defmodule Mlx.Dispatch do
   defp tensors(_arg, acc), do: acc
 
   # The arguments with nodes in the place of tensors.
-  defp nodes([], _register), do: []
+  defp nodes([], _register, _device), do: []
 
-  defp nodes([%T{data: %Backend{deferred: {node, refs}}} | args], register) do
-    [Graph.shift(node, register) | nodes(args, register + length(refs))]
-  end
+  defp nodes([%T{data: data, type: type, shape: shape} | args], register, device) do
+    case data do
+      %Backend{deferred: {node, refs}} ->
+        [Graph.shift(node, register) | nodes(args, register + length(refs), device)]
 
-  defp nodes([%T{type: type, shape: shape} | args], register) do
-    [Graph.input(register, Narrow.wide(type), shape) | nodes(args, register + 1)]
-  end
-
-  defp nodes([arg | args], register) do
-    case is_list(arg) && tensors(arg, []) do
-      none when none in [false, []] -> [arg | nodes(args, register)]
-      found -> [nodes(arg, register) | nodes(args, register + inputs(found))]
+      _one_array ->
+        node = Graph.input(register, Downcast.stored(type, device), shape)
+        [node | nodes(args, register + 1, device)]
     end
   end
+
+  defp nodes([[_ | _] = list | args], register, device) do
+    case tensors(list, []) do
+      [] ->
+        [list | nodes(args, register, device)]
+
+      found ->
+        [nodes(list, register, device) | nodes(args, register + inputs(found), device)]
+    end
+  end
+
+  defp nodes([arg | args], register, device), do: [arg | nodes(args, register, device)]
 
   defp inputs(tensors), do: tensors |> Enum.map(&length(arrays(&1))) |> Enum.sum()
 
@@ -284,6 +290,9 @@ defmodule Mlx.Dispatch do
   end
 
   defp refs([], _device), do: []
+
+  defp refs([%T{data: %Backend{ref: ref, device: device, deferred: nil}} | rest], device),
+    do: [ref | refs(rest, device)]
 
   defp refs([%T{data: %Backend{deferred: {_node, parts}}} | rest], device),
     do: parts ++ refs(rest, device)
@@ -388,11 +397,32 @@ defmodule Mlx.Dispatch do
   end
 
   # The array of a node whose inputs are other arrays.
-  defp one(node, refs, device) do
-    refs = List.wrap(refs)
-    {instructions, registers} = Graph.flatten([node], length(refs))
-    [ref] = submit(device, instructions, refs, registers)
-    ref
+  defp one(node, refs, device) when is_list(refs) do
+    inputs = length(refs)
+
+    if Graph.single?(node, inputs) do
+      run_row(node, refs, device)
+    else
+      {instructions, registers} = Graph.flatten([node], inputs)
+      [ref] = submit(device, instructions, refs, registers)
+      ref
+    end
+  end
+
+  defp one(node, ref, device), do: one(node, [ref], device)
+
+  # Without what calls of `queue/2` take, as most operations come here.
+  defp run_row(%Graph{row: row, attributes: attributes} = node, refs, device) do
+    target = Mlx.Stream.target(device)
+
+    case Native.stream_run(target, row, refs, attributes) do
+      :full ->
+        await_room(target)
+        run_row(node, refs, device)
+
+      answer ->
+        settle(queued(answer))
+    end
   end
 
   defp check_size!(binary, shape, {_, bits} = type) do
@@ -406,46 +436,40 @@ defmodule Mlx.Dispatch do
   end
 
   defp load_bytes(binary, shape, type, device) do
-    [ref] =
-      queue(device, fn target ->
-        with {status, ref} when status in [:ok, :collect] <-
-               Native.tensor_from_binary(target, binary, Tuple.to_list(shape), type),
-             do: {status, [ref]}
-      end)
-
-    ref
+    queue(device, &Native.tensor_from_binary(&1, binary, Tuple.to_list(shape), type))
   end
 
   @doc """
   Makes a request of where the work of this process for a device goes, again for as long
   as the queue there is full.
   """
-  def queue(device, request), do: device |> Mlx.Stream.target() |> ask(request)
+  def queue(device, request) do
+    target = Mlx.Stream.target(device)
 
-  defp ask(target, request) do
     case request.(target) do
-      {:ok, refs} ->
-        settle(refs)
-
-      {:collect, refs} ->
-        :erlang.garbage_collect()
-        settle(refs)
-
       :full ->
         await_room(target)
-        ask(target, request)
+        queue(device, request)
 
-      {:error, error} ->
-        raise Mlx.Error.from_native(error)
+      answer ->
+        settle(queued(answer))
     end
   end
 
-  defp settle(refs) do
-    if Mlx.Config.get(:dispatch) == :sync do
-      await(&Native.tensor_eval(refs, &1))
-    end
+  defp queued({:ok, made}), do: made
 
-    refs
+  defp queued({:collect, made}) do
+    :erlang.garbage_collect()
+    made
+  end
+
+  defp queued({:error, error}), do: raise(Mlx.Error.from_native(error))
+
+  defp settle(made) do
+    if Mlx.Config.get(:dispatch) == :sync,
+      do: await(&Native.tensor_eval(List.wrap(made), &1))
+
+    made
   end
 
   defp await_room(target) do

@@ -6,16 +6,15 @@ defmodule Mlx.DowncastTest do
   alias Mlx.{Backend, Dispatch, Downcast, Native}
 
   @cpu {Backend, device: :cpu}
-  @configured {Mlx, :f64}
 
   setup context do
-    configured = :persistent_term.get(@configured)
+    configured = Mlx.Config.get(:f64)
     Downcast.set_lacking(context[:lacking] || [:gpu, :cpu])
-    :persistent_term.put(@configured, context[:f64] || :downcast)
+    Mlx.Config.keep(:f64, context[:f64] || :downcast)
 
     on_exit(fn ->
       Downcast.set_lacking([:gpu])
-      :persistent_term.put(@configured, configured)
+      Mlx.Config.keep(:f64, configured)
     end)
   end
 

@@ -52,6 +52,8 @@ defmodule Mlx.NativeFuzzTest do
         assert_refused(:stream_submit, [:cpu, [], [ref], improper])
         assert_refused(:stream_submit, [:cpu, [{:add, improper, []}], [ref], [0]])
         assert_refused(:stream_submit, [:cpu, [{:sum, [0], improper}], [ref], [0]])
+        assert_refused(:stream_run, [:cpu, :add, improper, []])
+        assert_refused(:stream_run, [:cpu, :sum, [ref], improper])
         assert_refused(:tensor_from_binary, [:cpu, <<1>>, improper, {:u, 8}])
         assert_refused(:tensor_eval, [improper, :tag])
         assert_refused(:pointer_from_local, [:cpu, {1, 1}, improper, {:u, 8}, :tag])
@@ -133,6 +135,20 @@ defmodule Mlx.NativeFuzzTest do
 
         assert {:error, %{kind: :shape, op: op}} = read(ref)
         assert op == "#{row}"
+      end
+    end
+
+    test "groups of no numbers, and numbers of no bits" do
+      x = tensor({:f, 32}, [1, 32], <<0::size(32)-unit(32)>>)
+
+      for format <- [[0, 2], [-1, 4], [32, 0]] do
+        {_, ref} = Native.stream_run(:cpu, :quantize_affine, [x], format)
+        assert {:error, %{kind: :shape, op: "quantize_affine"}} = read(ref)
+
+        {_, ref} =
+          Native.stream_run(:cpu, :dequantize, [x, x, x], ["affine"] ++ format ++ [{:f, 32}])
+
+        assert {:error, %{kind: :shape, op: "dequantize"}} = read(ref)
       end
     end
 
