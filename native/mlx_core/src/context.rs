@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::beside;
+use crate::cuda;
 use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::evaluation;
@@ -22,7 +23,10 @@ use crate::worker::Worker;
 /// Ops built before evaluation starts without being asked for.
 ///
 /// Small enough for the device to work while the host is still queueing.
-const MAX_PENDING_OPS: usize = 32;
+fn max_pending_ops() -> usize {
+    static N: once_cell::sync::Lazy<usize> = once_cell::sync::Lazy::new(|| std::env::var("MLX_PENDING_OPS").ok().and_then(|v| v.parse().ok()).unwrap_or(32));
+    *N
+}
 
 /// Slots in flight before those that are done are looked for.
 const MAX_IN_FLIGHT: usize = 4096;
@@ -92,7 +96,7 @@ impl Context {
             self.pending.push(Arc::downgrade(slot));
         }
         self.pending_ops += program.instructions();
-        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
+        if self.pending_ops >= max_pending_ops() || self.pending_bytes >= MAX_PENDING_BYTES {
             self.flush();
         }
         Ok(())
@@ -256,10 +260,13 @@ impl Context {
             ))?;
             slot.replace(ffi::share(&array));
         }
-        if !readable_in_place(self.worker.device()) {
-            array = self.host_copy(&array)?;
+        if readable_in_place(self.worker.device()) {
+            return Ok(HostView::new(array, self.worker));
         }
-        Ok(HostView::new(array, self.worker))
+        match cuda::copy(&array) {
+            Some(bytes) => Ok(HostView::of_copy(bytes, self.worker)),
+            None => Ok(HostView::new(self.host_copy(&array)?, self.worker)),
+        }
     }
 
     /// Whether anything may be left to compute.
@@ -353,7 +360,7 @@ impl Context {
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
         // A stream computes in order, so what was started before is done as well.
-        match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
+        match evaluation::wait(self.pending_bytes, &references) {
             Ok(()) => {
                 self.in_flight.clear();
                 // MLX lets go of an array's event when it is first asked for this, which

@@ -11,6 +11,7 @@ mod attribute;
 mod beside;
 mod blocks;
 mod context;
+mod cuda;
 mod device;
 mod dtype;
 mod error;

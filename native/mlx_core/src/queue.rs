@@ -65,6 +65,11 @@ impl<J> Mail<J> {
     }
 }
 
+fn yielding() -> bool {
+    static N: once_cell::sync::Lazy<bool> = once_cell::sync::Lazy::new(|| std::env::var_os("MLX_NOYIELD").is_none());
+    *N
+}
+
 impl<J> Queue<J> {
     pub fn new(capacity: usize) -> Self {
         Queue {
@@ -213,7 +218,7 @@ impl<J> Queue<J> {
                 }
                 std::hint::spin_loop();
             }
-            std::thread::yield_now();
+            if yielding() { std::thread::yield_now(); }
         }
     }
 
