@@ -46,6 +46,7 @@ defmodule Mlx.Bench.Decoding do
       end
 
     params = if bits = opts[:bits], do: Decoder.quantize(params, bits: bits), else: params
+    params = Decoder.fuse(params)
     defn = [compiler: Mlx.Compiler, device: device, fuse: opts[:fuse] || false]
     Decoder.generator(Decoder.config(config), params, defn_options: defn)
   end

@@ -12,6 +12,7 @@ use crate::ffi;
 use crate::file::FilePart;
 use crate::garbage;
 use crate::host::{readable_in_place, HostView};
+use crate::known;
 use crate::memory;
 use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
@@ -76,13 +77,17 @@ impl Context {
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
         evaluation::reads(arrays.iter().map(|array| array.nbytes()).sum());
-        let results = program.run(arrays, &self.stream).map_err(|error| {
-            if error.is_of_evaluation() {
-                self.poison(error)
-            } else {
-                Arc::new(error)
-            }
-        })?;
+        let numbers = inputs.iter().enumerate();
+        let numbers = numbers.filter_map(|(register, slot)| Some((register, slot.number()?)));
+        let results = program
+            .run_knowing(arrays, &numbers.collect(), &self.stream)
+            .map_err(|error| {
+                if error.is_of_evaluation() {
+                    self.poison(error)
+                } else {
+                    Arc::new(error)
+                }
+            })?;
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
@@ -125,7 +130,11 @@ impl Context {
             return slot.fail(&Arc::new(error));
         }
         if !self.reads_to_arrays(len) {
-            slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
+            let bytes = (*bytes).as_ref();
+            if let Some(number) = known::integer(bytes, shape, dtype) {
+                slot.know(number);
+            }
+            slot.fill(ffi::from_bytes(bytes, shape, dtype));
             slot.settle();
             return garbage::watch();
         }
