@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(block(8192, 512), Some(1024));
         assert_eq!(block(512, 512), None);
         assert_eq!(block(4099, 512), None);
-        assert_eq!(block(151_936, 1024), Some(496));
+        assert_eq!(block(151_936, 1024), Some(128));
         assert_eq!(block(4096, 1 << 20), None);
     }
 }
