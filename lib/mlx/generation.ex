@@ -25,9 +25,9 @@ defmodule Mlx.Generation do
   ## What runs when
 
   All is done on the device, sampling included. A token goes into the next step there, without
-  the host, and each step is queued before the token of the one before is read. So the
-  device never waits for the BEAM, and a process that stops reading leaves one step behind at
-  most. A step that is compiled with `Mlx.Compiler` writes to the cache in place.
+  the host, and each step is queued before the token of the one before is read; on a GPU, to which
+  steps are short, the one after it as well. So the device never waits for the BEAM, and a
+  process that stops reading leaves one step or two behind. A step that is compiled with `Mlx.Compiler` writes to the cache in place.
 
   The prompt is given to the model in parts, whose logits are not computed but for the last
   token's. Parts have few lengths, and caches few sizes, as each is compiled
@@ -62,6 +62,7 @@ defmodule Mlx.Generation do
                 decode: nil,
                 max_length: 0x7FFFFFFF,
                 prompt_chunk: 512,
+                ahead: 1,
                 defn_options: [compiler: Mlx.Compiler]
               ]
 
@@ -77,6 +78,7 @@ defmodule Mlx.Generation do
           decode: ([non_neg_integer] -> String.t()) | nil,
           max_length: pos_integer,
           prompt_chunk: pos_integer,
+          ahead: pos_integer,
           defn_options: keyword
         }
 
@@ -106,6 +108,8 @@ defmodule Mlx.Generation do
       ends there. No limit by default.
     * `:prompt_chunk` - how many tokens of the prompt the model is given at once, `512` by
       default. More take more memory.
+    * `:ahead` - how many steps are queued before a token is read, `1` by default, and `2` on a GPU.
+      As many are computed for nothing when a row ends before `:max_tokens`.
     * `:defn_options` - for compiling the functions, `[compiler: Mlx.Compiler]` by default
 
   ## Examples
@@ -124,9 +128,9 @@ defmodule Mlx.Generation do
   @spec new(forward, Nx.Container.t(), cache, keyword) :: t
   def new(forward, params, cache, opts \\ [])
       when is_function(forward, 4) and is_function(cache, 2) do
-    opts = Keyword.validate!(opts, [:decode, :max_length, :prompt_chunk, :defn_options])
+    opts = Keyword.validate!(opts, [:decode, :max_length, :prompt_chunk, :ahead, :defn_options])
 
-    for name <- [:max_length, :prompt_chunk],
+    for name <- [:max_length, :prompt_chunk, :ahead],
         value <- Keyword.get_values(opts, name),
         not (is_integer(value) and value > 0) do
       raise ArgumentError, "#{inspect(name)} is a positive integer, got: #{inspect(value)}"
@@ -134,15 +138,19 @@ defmodule Mlx.Generation do
 
     generator = struct!(%__MODULE__{forward: forward, params: params, cache: cache}, opts)
     backend = Nx.Defn.to_backend(generator.defn_options)
-    %{generator | params: Nx.backend_copy(params, backend)}
+    ahead = opts[:ahead] || if(on_gpu?(backend), do: 2, else: 1)
+    %{generator | params: Nx.backend_copy(params, backend), ahead: ahead}
   end
+
+  defp on_gpu?({Mlx.Backend, opts}), do: opts[:device] == :gpu
+  defp on_gpu?(_backend), do: false
 
   @doc """
   A stream of `Mlx.Generation.Token`, one for each row of the batch at a time.
 
   `prompt` is a list of tokens, or a list of such lists, of which each is a row. Rows that are
   finished give no more. Nothing is computed before the first token is asked for, and nothing but
-  the step that is queued then after the last one that is.
+  what is queued by then after the last one that is, see `:ahead` in `new/4`.
 
   Raises `ArgumentError` at once if an option or a prompt is wrong.
 

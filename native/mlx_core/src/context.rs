@@ -13,6 +13,7 @@ use crate::ffi;
 use crate::file::FilePart;
 use crate::garbage;
 use crate::host::{readable_in_place, HostView};
+use crate::known;
 use crate::memory;
 use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
@@ -33,6 +34,9 @@ const MAX_IN_FLIGHT: usize = 4096;
 
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
+
+/// Bytes up to which what is started by itself is taken for something to be read.
+const SOON_READ: usize = 4096;
 
 /// The state of a worker that only its own thread sees.
 pub struct Context {
@@ -80,13 +84,17 @@ impl Context {
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
         evaluation::reads(arrays.iter().map(|array| array.nbytes()).sum());
-        let results = program.run(arrays, &self.stream).map_err(|error| {
-            if error.is_of_evaluation() {
-                self.poison(error)
-            } else {
-                Arc::new(error)
-            }
-        })?;
+        let numbers = inputs.iter().enumerate();
+        let numbers = numbers.filter_map(|(register, slot)| Some((register, slot.number()?)));
+        let results = program
+            .run_knowing(arrays, &numbers.collect(), &self.stream)
+            .map_err(|error| {
+                if error.is_of_evaluation() {
+                    self.poison(error)
+                } else {
+                    Arc::new(error)
+                }
+            })?;
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
@@ -129,7 +137,11 @@ impl Context {
             return slot.fail(&Arc::new(error));
         }
         if !self.reads_to_arrays(len) {
-            slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
+            let bytes = (*bytes).as_ref();
+            if let Some(number) = known::integer(bytes, shape, dtype) {
+                slot.know(number);
+            }
+            slot.fill(ffi::from_bytes(bytes, shape, dtype));
             slot.settle();
             return garbage::watch();
         }
@@ -238,10 +250,17 @@ impl Context {
     /// Starts computing the slot's array.
     pub(crate) fn async_eval(&mut self, slot: &Arc<Slot>) {
         self.flush();
-        let array = slot
-            .unsettled_array()
-            .filter(|array| !ffi::is_available(array));
-        if let Some(Err(error)) = array.map(|array| evaluation::async_eval(&[&array])) {
+        let Some(array) = slot.unsettled_array() else {
+            return;
+        };
+        let outcome = if !readable_in_place(self.worker.device()) && array.nbytes() <= SOON_READ {
+            start_with_copy(slot, &array)
+        } else if ffi::is_available(&array) {
+            Ok(())
+        } else {
+            evaluation::async_eval(&[&array])
+        };
+        if let Err(error) = outcome {
             self.poison(error);
         }
     }
@@ -252,6 +271,10 @@ impl Context {
         let mut array = self.array_of(slot)?;
         if array.size() == 0 {
             return Ok(HostView::new(array, self.worker));
+        }
+        if let Some(copy) = slot.copy() {
+            self.eval_arrays(std::slice::from_ref(&copy))?;
+            return Ok(HostView::new(copy, self.worker));
         }
         if !ffi::is_row_contiguous(&array) {
             array = self.compute(ffi::c_op!(
@@ -376,12 +399,7 @@ impl Context {
 
     /// A buffer of its own for the host, so that the device keeps the original.
     fn host_copy(&mut self, array: &Array) -> Result<Array, Arc<Error>> {
-        let zero = Array::from_slice(&[0u8], &[1]);
-        let copy = array
-            .reshape(&[-1])
-            .and_then(|flat| flat.view_dtype(Dtype::Uint8))
-            .and_then(|bytes| bytes.add(&zero));
-        self.compute(copy)
+        self.compute(copy_of(array))
     }
 
     /// Type and shape of a slot's array, computed or not.
@@ -400,6 +418,20 @@ impl Context {
         }
         error
     }
+}
+
+fn copy_of(array: &Array) -> std::result::Result<Array, mlx_rs::error::Exception> {
+    let zero = Array::from_slice(&[0u8], &[1]);
+    array.reshape(&[-1])?.view_dtype(Dtype::Uint8)?.add(&zero)
+}
+
+/// Starts computing an array and a copy for the host. What is queued until it is read would
+/// otherwise come before the copy.
+fn start_with_copy(slot: &Slot, array: &Array) -> Result<(), Error> {
+    let copy = copy_of(array)?;
+    evaluation::async_eval(&[array, &copy])?;
+    slot.keep_copy(copy);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -488,6 +520,22 @@ mod tests {
         let later = filled(&stream, ones);
         assert!(ask(&stream, |context| context.synchronize()).is_ok());
         assert_eq!(read(&stream, &later).unwrap(), values);
+    }
+
+    #[test]
+    fn a_copy_for_the_host_is_read() {
+        let stream = stream();
+        let slot = filled(&stream, || ones().reshape(&[1, 2]).unwrap());
+        let started = slot.clone();
+        ask(&stream, move |context| {
+            context.flush();
+            start_with_copy(&started, &started.unsettled_array().unwrap())
+        })
+        .unwrap();
+        let (copied, expected) = (slot.copy().unwrap(), [1f32.to_ne_bytes(); 2].concat());
+        let view = ask(&stream, move |context| context.read(&slot)).unwrap();
+        assert_eq!(view.bytes(), expected);
+        assert_eq!(view.bytes().as_ptr(), ffi::data(&copied));
     }
 
     #[test]

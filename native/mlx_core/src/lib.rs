@@ -25,6 +25,7 @@ mod graphs;
 mod halt;
 mod host;
 mod kernels;
+mod known;
 mod memory;
 mod openblas;
 pub mod ops;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -18,6 +19,10 @@ pub struct Slot {
     owner: &'static Worker,
     /// An op has read it, so that computing that op's result computes it, too.
     used: AtomicBool,
+    /// The same values where the host can read them, for a GPU's memory that it can't.
+    copy: Mutex<Option<Array>>,
+    /// Its value, if the host has given it and it is a number.
+    number: OnceCell<i64>,
     /// Shared memory that holds its values.
     segments: Mutex<Vec<Segment>>,
 }
@@ -52,6 +57,8 @@ impl Slot {
             state: Mutex::new(State::Empty),
             owner,
             used: AtomicBool::new(false),
+            copy: Mutex::new(None),
+            number: OnceCell::new(),
             segments: Mutex::new(Vec::new()),
         })
     }
@@ -122,6 +129,25 @@ impl Slot {
         }
     }
 
+    pub(crate) fn keep_copy(&self, copy: Array) {
+        if let Some(old) = self.copy.lock().replace(copy) {
+            self.owner.discard(old);
+        }
+    }
+
+    pub(crate) fn copy(&self) -> Option<Array> {
+        self.copy.lock().as_ref().map(ffi::share)
+    }
+
+    pub(crate) fn know(&self, number: i64) {
+        // A slot is filled once.
+        let _ = self.number.set(number);
+    }
+
+    pub(crate) fn number(&self) -> Option<i64> {
+        self.number.get().copied()
+    }
+
     pub(crate) fn segments(&self) -> &Mutex<Vec<Segment>> {
         &self.segments
     }
@@ -184,6 +210,9 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if let State::Ready { array, .. } = std::mem::replace(self.state.get_mut(), State::Empty) {
             self.owner.discard(array);
+        }
+        if let Some(copy) = self.copy.get_mut().take() {
+            self.owner.discard(copy);
         }
         let segments = std::mem::take(self.segments.get_mut());
         if !segments.is_empty() {

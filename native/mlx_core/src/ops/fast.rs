@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use mlx_rs::ops::select;
+use mlx_rs::ops::{maximum, select};
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
+use super::creation::arange;
+use super::indexing::{put_slice_dynamic, size};
 use super::reduction::{reduce, SUM};
+use super::slicing::{rank, Part};
 use super::{number, ops, row};
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
+use crate::known;
 use crate::memory;
 use crate::program::{Instruction, Instructions, Program};
 
@@ -36,6 +40,15 @@ ops! {
     /// or of numbers to add, and sinks follow the values if there are such.
     attention[operands] { scale: f64, causal: bool, mask: bool, sinks: bool } |s| =>
         attention(operands, Attention { scale, causal, mask, sinks }, s);
+
+    /// The same for queries from a position on, which follows the values: each sees the keys up
+    /// to its own position, and the first key in any case.
+    attention_from[operands] { scale: f64, sinks: bool } |s| looks =>
+        attention_from(operands, scale, sinks, s);
+
+    /// The cache with an update at a position along an axis, moved so that it fits.
+    update_cache(cache, update, position) { axis: i32 } |s| looks =>
+        update_cache(cache, update, position, axis, s);
 
     /// Exponentials that sum to one along an axis, summed in single precision if `precise`.
     softmax(x) { axis: i32, precise: bool } |s| => softmax(x, axis, precise, s);
@@ -209,6 +222,68 @@ fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Arra
         ),
         s
     )?)
+}
+
+/// Where the host knows the position, later keys are not even read.
+fn attention_from(operands: &[&Array], scale: f64, sinks: bool, s: &Stream) -> Result<Array> {
+    let places = places("attention_from", operands, [true, true, true, true, sinks])?;
+    let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
+        unreachable!()
+    };
+    let (expected, given) = (4, q.ndim().min(k.ndim()).min(v.ndim()));
+    if expected != given {
+        return Err(Error::Rank { expected, given });
+    }
+    let (queries, keys) = (q.shape()[2], k.shape()[2]);
+    let end = known::number(position).map(|first| first.saturating_add(queries.into()));
+    let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
+    let (k, v, mask) = match seen {
+        Some(end) => {
+            let seen = |x: &Array| Part::whole(x.shape()).along(2, 0, end as i32, 1).of(x, s);
+            (seen(k)?, seen(v)?, None)
+        }
+        None => (
+            k.clone(),
+            v.clone(),
+            Some(earlier(position, queries, keys, s)?),
+        ),
+    };
+    let options = Attention {
+        scale,
+        causal: mask.is_none() && queries > 1,
+        mask: mask.is_some(),
+        sinks: sinks.is_some(),
+    };
+    let rest = [mask.as_ref(), sinks].into_iter().flatten();
+    let operands: Vec<&Array> = [q, &k, &v].into_iter().chain(rest).collect();
+    attention(&operands, options, s)
+}
+
+/// Which keys each query sees, from the first one on.
+fn earlier(position: &Array, queries: i32, keys: i32, s: &Stream) -> Result<Array> {
+    let count = |stop: i32| arange(stop.into(), Dtype::Int32, s);
+    let last = position.as_dtype(Dtype::Int32)?.add(count(queries)?)?;
+    let last = maximum(last, number(0, Dtype::Int32)?)?.reshape(&[1, 1, queries, 1])?;
+    Ok(count(keys)?.le(last)?)
+}
+
+fn update_cache(
+    cache: &Array,
+    update: &Array,
+    position: &Array,
+    axis: i32,
+    s: &Stream,
+) -> Result<Array> {
+    rank(cache, update.shape())?;
+    let (size, length) = (size(cache, axis)?, size(update, axis)?);
+    match known::number(position) {
+        Some(position) if length > 0 => {
+            let start = position.clamp(0, (size - length).max(0).into()) as i32;
+            let part = Part::whole(cache.shape()).along(axis as usize, start, length, 1);
+            part.replaced(cache, update, s)
+        }
+        _ => put_slice_dynamic(cache, update, &position.reshape(&[1])?, &[axis], s),
+    }
 }
 
 /// On the CPU products of halves take many times as long as those of single precision.
