@@ -9,7 +9,8 @@ fn main() {
             .cpp(true)
             .std("c++20")
             .cpp_link_stdlib(None)
-            .include(format!("{runtime}/../include"))
+            .flag("-isystem")
+            .flag(format!("{runtime}/../include"))
             .file("src/buffer.cpp")
             .compile("mlx_core_buffer");
     }

@@ -24,19 +24,13 @@ use crate::worker::Worker;
 /// Ops built before evaluation starts without being asked for.
 ///
 /// Small enough for the device to work while the host is still queueing.
-fn max_pending_ops() -> usize {
-    static N: once_cell::sync::Lazy<usize> = once_cell::sync::Lazy::new(|| std::env::var("MLX_PENDING_OPS").ok().and_then(|v| v.parse().ok()).unwrap_or(32));
-    *N
-}
+const MAX_PENDING_OPS: usize = 32;
 
 /// Slots in flight before those that are done are looked for.
 const MAX_IN_FLIGHT: usize = 4096;
 
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
-
-/// Bytes up to which what is started by itself is taken for something to be read.
-const SOON_READ: usize = 4096;
 
 /// The state of a worker that only its own thread sees.
 pub struct Context {
@@ -104,7 +98,7 @@ impl Context {
             self.pending.push(Arc::downgrade(slot));
         }
         self.pending_ops += program.instructions();
-        if self.pending_ops >= max_pending_ops() || self.pending_bytes >= MAX_PENDING_BYTES {
+        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
             self.flush();
         }
         Ok(())
@@ -250,17 +244,10 @@ impl Context {
     /// Starts computing the slot's array.
     pub(crate) fn async_eval(&mut self, slot: &Arc<Slot>) {
         self.flush();
-        let Some(array) = slot.unsettled_array() else {
-            return;
-        };
-        let outcome = if !readable_in_place(self.worker.device()) && array.nbytes() <= SOON_READ {
-            start_with_copy(slot, &array)
-        } else if ffi::is_available(&array) {
-            Ok(())
-        } else {
-            evaluation::async_eval(&[&array])
-        };
-        if let Err(error) = outcome {
+        let array = slot
+            .unsettled_array()
+            .filter(|array| !ffi::is_available(array));
+        if let Some(Err(error)) = array.map(|array| evaluation::async_eval(&[&array])) {
             self.poison(error);
         }
     }
@@ -271,10 +258,6 @@ impl Context {
         let mut array = self.array_of(slot)?;
         if array.size() == 0 {
             return Ok(HostView::new(array, self.worker));
-        }
-        if let Some(copy) = slot.copy() {
-            self.eval_arrays(std::slice::from_ref(&copy))?;
-            return Ok(HostView::new(copy, self.worker));
         }
         if !ffi::is_row_contiguous(&array) {
             array = self.compute(ffi::c_op!(
@@ -399,7 +382,12 @@ impl Context {
 
     /// A buffer of its own for the host, so that the device keeps the original.
     fn host_copy(&mut self, array: &Array) -> Result<Array, Arc<Error>> {
-        self.compute(copy_of(array))
+        let zero = Array::from_slice(&[0u8], &[1]);
+        let copy = array
+            .reshape(&[-1])
+            .and_then(|flat| flat.view_dtype(Dtype::Uint8))
+            .and_then(|bytes| bytes.add(&zero));
+        self.compute(copy)
     }
 
     /// Type and shape of a slot's array, computed or not.
@@ -418,20 +406,6 @@ impl Context {
         }
         error
     }
-}
-
-fn copy_of(array: &Array) -> std::result::Result<Array, mlx_rs::error::Exception> {
-    let zero = Array::from_slice(&[0u8], &[1]);
-    array.reshape(&[-1])?.view_dtype(Dtype::Uint8)?.add(&zero)
-}
-
-/// Starts computing an array and a copy for the host. What is queued until it is read would
-/// otherwise come before the copy.
-fn start_with_copy(slot: &Slot, array: &Array) -> Result<(), Error> {
-    let copy = copy_of(array)?;
-    evaluation::async_eval(&[array, &copy])?;
-    slot.keep_copy(copy);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -520,22 +494,6 @@ mod tests {
         let later = filled(&stream, ones);
         assert!(ask(&stream, |context| context.synchronize()).is_ok());
         assert_eq!(read(&stream, &later).unwrap(), values);
-    }
-
-    #[test]
-    fn a_copy_for_the_host_is_read() {
-        let stream = stream();
-        let slot = filled(&stream, || ones().reshape(&[1, 2]).unwrap());
-        let started = slot.clone();
-        ask(&stream, move |context| {
-            context.flush();
-            start_with_copy(&started, &started.unsettled_array().unwrap())
-        })
-        .unwrap();
-        let (copied, expected) = (slot.copy().unwrap(), [1f32.to_ne_bytes(); 2].concat());
-        let view = ask(&stream, move |context| context.read(&slot)).unwrap();
-        assert_eq!(view.bytes(), expected);
-        assert_eq!(view.bytes().as_ptr(), ffi::data(&copied));
     }
 
     #[test]

@@ -17,10 +17,14 @@ const NON_BLOCKING: u32 = 1;
 
 /// Functions of CUDA's driver.
 struct Driver {
-    copy_to_host: unsafe extern "C" fn(*mut c_void, u64, usize, Stream) -> Outcome,
-    synchronize: unsafe extern "C" fn(Stream) -> Outcome,
-    create_stream: unsafe extern "C" fn(*mut Stream, u32) -> Outcome,
+    copy_to_host: CopyToHost,
+    synchronize: Synchronize,
+    create_stream: CreateStream,
 }
+
+type CopyToHost = unsafe extern "C" fn(*mut c_void, u64, usize, Stream) -> Outcome;
+type Synchronize = unsafe extern "C" fn(Stream) -> Outcome;
+type CreateStream = unsafe extern "C" fn(*mut Stream, u32) -> Outcome;
 
 static DRIVER: Lazy<Option<Driver>> = Lazy::new(Driver::find);
 
@@ -48,9 +52,9 @@ impl Driver {
         // Safety: CUDA's driver API gives the functions of these names these types.
         unsafe {
             Some(Driver {
-                copy_to_host: std::mem::transmute::<*mut c_void, _>(copy_to_host),
-                synchronize: std::mem::transmute::<*mut c_void, _>(synchronize),
-                create_stream: std::mem::transmute::<*mut c_void, _>(create_stream),
+                copy_to_host: std::mem::transmute::<*mut c_void, CopyToHost>(copy_to_host),
+                synchronize: std::mem::transmute::<*mut c_void, Synchronize>(synchronize),
+                create_stream: std::mem::transmute::<*mut c_void, CreateStream>(create_stream),
             })
         }
     }

@@ -61,7 +61,7 @@ pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
 /// Computes the arrays, whose graphs make results of so many bytes, and waits for them.
 pub(crate) fn wait(bytes: usize, arrays: &[&Array]) -> Result<()> {
     run(bytes, || {
-        if on_gpu() && watching() {
+        if on_gpu() {
             ffi::async_eval(arrays)?;
             watch(arrays);
         }
@@ -71,11 +71,6 @@ pub(crate) fn wait(bytes: usize, arrays: &[&Array]) -> Result<()> {
 
 fn on_gpu() -> bool {
     worker::current().is_some_and(|worker| worker.device() == Device::Gpu)
-}
-
-fn watching() -> bool {
-    static N: once_cell::sync::Lazy<bool> = once_cell::sync::Lazy::new(|| std::env::var_os("MLX_WATCH").is_some());
-    *N
 }
 
 fn watch(arrays: &[&Array]) {

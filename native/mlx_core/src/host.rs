@@ -9,7 +9,8 @@ use crate::worker::Worker;
 /// Keeps an evaluated array alive for as long as its bytes are looked at.
 pub struct HostView {
     array: Option<Array>,
-    copy: Vec<u8>,
+    /// Where the values are if not in an array.
+    _copy: Vec<u8>,
     data: *const u8,
     len: usize,
     owner: &'static Worker,
@@ -40,7 +41,7 @@ impl HostView {
         };
         HostView {
             array: Some(array),
-            copy: Vec::new(),
+            _copy: Vec::new(),
             data,
             len,
             owner,
@@ -53,7 +54,7 @@ impl HostView {
             array: None,
             data: bytes.as_ptr(),
             len: bytes.len(),
-            copy: bytes,
+            _copy: bytes,
             owner,
         }
     }

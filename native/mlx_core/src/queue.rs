@@ -65,11 +65,6 @@ impl<J> Mail<J> {
     }
 }
 
-fn yielding() -> bool {
-    static N: once_cell::sync::Lazy<bool> = once_cell::sync::Lazy::new(|| std::env::var_os("MLX_NOYIELD").is_none());
-    *N
-}
-
 impl<J> Queue<J> {
     pub fn new(capacity: usize) -> Self {
         Queue {
@@ -218,7 +213,7 @@ impl<J> Queue<J> {
                 }
                 std::hint::spin_loop();
             }
-            if yielding() { std::thread::yield_now(); }
+            std::thread::yield_now();
         }
     }
 

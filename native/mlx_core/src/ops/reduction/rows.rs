@@ -69,7 +69,11 @@ mod tests {
     fn rows_times_ones_are_their_sums() {
         crate::init();
         let x = mlx_rs::ops::arange::<_, f32>(None, 24, None).unwrap();
-        let x = x.reshape(&[2, 3, 4]).unwrap().as_dtype(Dtype::Bfloat16).unwrap();
+        let x = x
+            .reshape(&[2, 3, 4])
+            .unwrap()
+            .as_dtype(Dtype::Bfloat16)
+            .unwrap();
         let sums = sums(&x).unwrap();
         assert_eq!(sums.shape(), [2, 3, 1]);
         let sums = sums.as_dtype(Dtype::Float32).unwrap();
