@@ -9,12 +9,13 @@ defmodule Mlx.DowncastTest do
   @configured {Mlx, :f64}
 
   setup context do
+    lacking = Mlx.TestDevice.lacking()
     configured = :persistent_term.get(@configured)
     Downcast.set_lacking(context[:lacking] || [:gpu, :cpu])
     :persistent_term.put(@configured, context[:f64] || :downcast)
 
     on_exit(fn ->
-      Downcast.set_lacking([:gpu])
+      Downcast.set_lacking(lacking)
       :persistent_term.put(@configured, configured)
     end)
   end
