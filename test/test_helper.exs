@@ -30,7 +30,9 @@ for {tag, reason} <- left_out, do: IO.puts("Left out: tests tagged :#{tag}, beca
 
 # Tests share one stream, so that each may wait for what the others compute.
 ExUnit.start(
-  exclude: [:soak | missing ++ without_weights ++ Keyword.keys(left_out)],
+  exclude: [
+    :soak | missing ++ without_weights ++ for({tag, _reason} <- left_out, do: {tag, true})
+  ],
   timeout: 300_000,
   assert_receive_timeout: 30_000
 )

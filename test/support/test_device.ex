@@ -60,8 +60,12 @@ defmodule Mlx.TestDevice do
   The tags of tests that are left out, each with the reason.
   """
   def left_out do
-    if f64?(), do: [], else: [f64: "the device has no f64; that it is refused is tested"]
+    f64 = if f64?(), do: [], else: [f64: "the device has no f64; that it is refused is tested"]
+    gpu = if nvidia?(), do: [], else: [gpu: "there is no NVIDIA GPU"]
+    f64 ++ gpu
   end
+
+  defp nvidia?, do: :gpu in Device.available() and :os.type() == {:unix, :linux}
 
   @doc """
   Asserts that a function is refused because the device lacks f64.
