@@ -8,7 +8,7 @@ defmodule Mlx.GuidesTest do
   @guides Path.wildcard("guides/*.md")
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
