@@ -50,6 +50,19 @@ pub(super) struct Format {
     pub bits: i32,
 }
 
+impl Format {
+    /// MLX divides by both.
+    fn check(self) -> Result<()> {
+        let Format {
+            group_size, bits, ..
+        } = self;
+        if group_size > 0 && bits > 0 {
+            return Ok(());
+        }
+        Err(Error::QuantizedFormat { group_size, bits })
+    }
+}
+
 pub(super) struct Parts {
     pub packed: Array,
     pub scales: Array,
@@ -69,6 +82,7 @@ impl Parts {
                 given,
             });
         }
+        format.check()?;
         let parts = Parts {
             packed: parts[0].clone(),
             scales: parts[1].clone(),
@@ -238,6 +252,7 @@ pub(super) fn quantize<const N: usize>(
     format: Format,
     s: &Stream,
 ) -> Result<[Array; N]> {
+    format.check()?;
     let Format {
         mode,
         group_size,
