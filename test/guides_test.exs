@@ -12,10 +12,18 @@ defmodule Mlx.GuidesTest do
     :ok
   end
 
-  # Guides whose blocks are one program, from the first to the last.
-  @programs ~w(guides/compiling.md guides/language_models.md guides/serving.md)
+  # Guides whose blocks are one program, from the first to the last, and the package that some need.
+  @programs [
+    {"guides/bumblebee.md", :bumblebee},
+    {"guides/compiling.md", nil},
+    {"guides/fine_tuning.md", :axon},
+    {"guides/language_models.md", nil},
+    {"guides/serving.md", nil}
+  ]
 
-  for guide <- @programs do
+  for {guide, package} <- @programs do
+    if package, do: @tag(package)
+    @tag :capture_log
     test "#{guide} runs" do
       Mlx.Livebook.run(unquote(guide))
     end
