@@ -68,7 +68,7 @@ defmodule Mlx.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
       files:
-        ~w(lib native bench data guides livebooks Cargo.toml Cargo.lock mix.exs) ++
+        ~w(lib native bench data examples guides livebooks Cargo.toml Cargo.lock mix.exs) ++
           ~w(README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
     ]
   end

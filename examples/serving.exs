@@ -43,8 +43,7 @@ defmodule Search do
   defp letters do
     signs = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     letters = for letter <- ?!..?~, sign <- [<<letter>>, "##" <> <<letter>>], do: sign
-    ids = (signs ++ letters) |> Enum.with_index() |> Map.new()
-    %WordPiece{ids: ids}
+    WordPiece.new(signs ++ letters)
   end
 
   def serving({info, tokenizer}) do

@@ -15,9 +15,13 @@ defmodule WordPiece do
   The tokenizer of a folder.
   """
   def load(folder) do
-    tokens = folder |> Path.join("vocab.txt") |> File.read!() |> String.split("\n", trim: true)
-    %__MODULE__{ids: tokens |> Enum.with_index() |> Map.new()}
+    folder |> Path.join("vocab.txt") |> File.read!() |> String.split("\n", trim: true) |> new()
   end
+
+  @doc """
+  The tokenizer of tokens, `[PAD]`, `[UNK]`, `[CLS]` and `[SEP]` among them. `##` marks those inside of words.
+  """
+  def new(tokens), do: %__MODULE__{ids: tokens |> Enum.with_index() |> Map.new()}
 
   @doc """
   The tokens of a text, no more than `longest`, with those that mark its start and its end.

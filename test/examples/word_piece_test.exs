@@ -4,8 +4,7 @@ defmodule Mlx.Examples.WordPieceTest do
   use ExUnit.Case, async: true
 
   defp tokenizer(tokens, opts \\ []) do
-    ids = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] ++ tokens
-    struct!(%WordPiece{ids: ids |> Enum.with_index() |> Map.new()}, opts)
+    WordPiece.config(WordPiece.new(["[PAD]", "[UNK]", "[CLS]", "[SEP]"] ++ tokens), opts)
   end
 
   test "a word is the longest tokens that it begins with, or unknown" do
