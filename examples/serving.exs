@@ -4,7 +4,11 @@
 #
 # FOLDER is that of a sentence embedding model of BERT's family with a `vocab.txt`, such as
 # all-MiniLM-L6-v2. Without one the model is small and random, and so is what it finds. The
-# sentences are those of data/. Bumblebee is among the packages of the tests.
+# sentences are those of data/. Bumblebee is a package of the tests, if MLX_DEPS has it.
+
+if not Code.ensure_loaded?(Bumblebee) do
+  Mix.raise("Bumblebee is not among the packages: guides/bumblebee.md says what it needs")
+end
 
 Code.require_file("word_piece.exs", __DIR__)
 

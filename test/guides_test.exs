@@ -38,6 +38,16 @@ defmodule Mlx.GuidesTest do
     end
   end
 
+  test "README.md says what each example prints" do
+    readme = File.read!("README.md")
+    examples = for path <- Path.wildcard("examples/*.exs"), run?(path), do: path
+    assert length(examples) >= 5
+    for path <- examples, do: assert(readme =~ ~r/`[^`]*mix run #{path}[^`]*`[^`]+```\n/, path)
+  end
+
+  # Others are parts of examples.
+  defp run?(path), do: File.read!(path) =~ "mix run #{path}"
+
   # A sentence that ends with the name of a file, and a block after it.
   @quoted ~r/ In\s`([\w\/.]+)`:\n\n```\w+\n(.*?)^```$/ms
 
