@@ -12,10 +12,18 @@ defmodule Mlx.GuidesTest do
     :ok
   end
 
-  # Guides whose blocks are one program, from the first to the last.
-  @programs ~w(guides/compiling.md guides/language_models.md guides/serving.md)
+  # Guides whose blocks are one program, from the first to the last, and the package that some need.
+  @programs [
+    {"guides/bumblebee.md", :bumblebee},
+    {"guides/compiling.md", nil},
+    {"guides/fine_tuning.md", :axon},
+    {"guides/language_models.md", nil},
+    {"guides/serving.md", nil}
+  ]
 
-  for guide <- @programs do
+  for {guide, package} <- @programs do
+    if package, do: @tag(package)
+    @tag :capture_log
     test "#{guide} runs" do
       Mlx.Livebook.run(unquote(guide))
     end
@@ -29,6 +37,16 @@ defmodule Mlx.GuidesTest do
       assert unquote(guide) in Mlx.MixProject.project()[:docs][:extras]
     end
   end
+
+  test "README.md says what each example prints" do
+    readme = File.read!("README.md")
+    examples = for path <- Path.wildcard("examples/*.exs"), run?(path), do: path
+    assert length(examples) >= 5
+    for path <- examples, do: assert(readme =~ ~r/`[^`]*mix run #{path}[^`]*`[^`]+```\n/, path)
+  end
+
+  # Others are parts of examples.
+  defp run?(path), do: File.read!(path) =~ "mix run #{path}"
 
   # A sentence that ends with the name of a file, and a block after it.
   @quoted ~r/ In\s`([\w\/.]+)`:\n\n```\w+\n(.*?)^```$/ms
