@@ -169,6 +169,9 @@ defmodule Decoder do
   end
 
   defp forward(params, tokens, cache, position, config) do
+    {batch, length} = tokens.shape
+    # Single tokens have no axis of the length.
+    tokens = if length == 1, do: Nx.reshape(tokens, {batch}), else: tokens
     x = Nx.take(params["model.embed_tokens.weight"], tokens)
 
     {cache, x} =
@@ -181,7 +184,8 @@ defmodule Decoder do
 
     x = Fast.rms_norm(x, params["model.norm.weight"], eps: config.eps)
     head = if config.tied, do: "model.embed_tokens", else: "lm_head"
-    {linear(x, params, head), List.to_tuple(cache)}
+    logits = linear(x, params, head)
+    {Nx.reshape(logits, {batch, length, :auto}), List.to_tuple(cache)}
   end
 
   defp weights(params, prefix) do
@@ -202,22 +206,18 @@ defmodule Decoder do
   defp attention(x, {keys, values}, weights, position, config) do
     counts = [config.heads, config.groups, config.groups]
     sizes = Enum.map(counts, &(&1 * config.size))
-
-    [q, k, v] =
-      x
-      |> linears(weights, "self_attn.qkv_proj", sizes)
-      |> Enum.zip_with(counts, &heads(&1, &2, config.size))
+    [q, k, v] = linears(x, weights, "self_attn.qkv_proj", sizes)
 
     [q, k] =
       for {x, name} <- [{q, "q"}, {k, "k"}] do
         x
-        |> normed(weights["self_attn.#{name}_norm.weight"], config.eps)
-        |> heads_first()
+        |> heads(config.size, weights["self_attn.#{name}_norm.weight"], config.eps)
         |> turned(position, config.rope)
       end
 
+    v = heads(v, config.size, nil, nil)
     keys = Fast.update_cache(keys, k, position)
-    values = Fast.update_cache(values, heads_first(v), position)
+    values = Fast.update_cache(values, v, position)
     opts = [causal: true, position: position]
     attended = Fast.scaled_dot_product_attention(q, keys, values, opts)
     {attended |> joined() |> linear(weights, "self_attn.o_proj"), {keys, values}}
@@ -255,15 +255,19 @@ defmodule Decoder do
     if bias = weights[name <> ".bias"], do: Nx.add(y, bias), else: y
   end
 
-  defp heads(x, heads, size) do
-    {batch, length, _} = x.shape
-    Nx.reshape(x, {batch, length, heads, size})
+  # Heads come before the length.
+  defp heads(%{shape: {batch, _}} = x, size, norm, eps),
+    do: x |> Nx.reshape({batch, :auto, 1, size}) |> normed(norm, eps)
+
+  defp heads(%{shape: {batch, length, _}} = x, size, norm, eps) do
+    x
+    |> Nx.reshape({batch, length, :auto, size})
+    |> normed(norm, eps)
+    |> Nx.transpose(axes: [0, 2, 1, 3])
   end
 
-  defp heads_first(x), do: Nx.transpose(x, axes: [0, 2, 1, 3])
+  defp joined(%{shape: {batch, _heads, 1, _size}} = x), do: Nx.reshape(x, {batch, :auto})
 
-  defp joined(x) do
-    {batch, _heads, length, _size} = x.shape
-    x |> Nx.transpose(axes: [0, 2, 1, 3]) |> Nx.reshape({batch, length, :auto})
-  end
+  defp joined(%{shape: {batch, _heads, length, _size}} = x),
+    do: x |> Nx.transpose(axes: [0, 2, 1, 3]) |> Nx.reshape({batch, length, :auto})
 end

@@ -125,8 +125,8 @@ defmodule Mlx.Lowering.Linalg do
   defp vector?(_out, _x, _contract), do: false
 
   defp matvec(out, %{shape: {rows, columns}} = matrix, vector) do
-    vector = reshape(vector, {columns})
-    op(:matvec, [matrix, vector], out.type, {rows}) |> reshape(out.shape)
+    op(:matvec, [reshape(vector, {1, columns}), matrix], out.type, {1, rows})
+    |> reshape(out.shape)
   end
 
   defp general(out, [a, contract_a, batch_a, b, contract_b, batch_b]) do

@@ -27,8 +27,8 @@ ops! {
     /// The product of matrices of a float type.
     matmul(a, b) |s| => matmul(a, b, s);
 
-    /// The products of the rows of a matrix with a vector, of a float type.
-    matvec(a, x) |s| => matvec::matvec(matrix(a)?, x, s);
+    /// The products of a vector, as a matrix of one row, with the rows of another, of a float type.
+    matvec(x, a) |s| => matvec::matvec(matrix(x)?, matrix(a)?, s);
 
     /// The product of matrices of integers, which wraps as their type does.
     integer_matmul(a, b) |s| => integer::matmul(matrix(a)?, matrix(b)?, s);

@@ -46,14 +46,17 @@ fn batches() -> Vec<Case> {
 }
 
 fn vectors() -> Vec<Case> {
+    fn row<T: Element>(values: &[T]) -> Tensor {
+        tensor(values, &[1, values.len() as i64])
+    }
     fn product<T: Float>() -> Case {
         let a = tensor(&floats::<T>(&[1.0, 2.0, -3.0, 0.5, 0.0, 4.0]), &[2, 3]);
-        let x = vector(&floats::<T>(&[2.0, 1.0, 0.5]));
+        let x = row(&floats::<T>(&[2.0, 1.0, 0.5]));
         case("matvec")
-            .on([a, x])
-            .gives(vector(&floats::<T>(&[2.5, 3.0])))
+            .on([x, a])
+            .gives(row(&floats::<T>(&[2.5, 3.0])))
     }
-    // As many that OpenBLAS is given some rows at a time.
+    // So many that OpenBLAS is given some rows at a time.
     let (rows, columns) = (96, 16_384);
     let a: Vec<f32> = (0..rows * columns).map(|i| (i % 7) as f32).collect();
     let x: Vec<f32> = (0..columns).map(|i| (i % 3) as f32).collect();
@@ -63,11 +66,11 @@ fn vectors() -> Vec<Case> {
     });
     let sums: Vec<f32> = sums.collect();
     let blocks = case("matvec")
-        .on([tensor(&a, &[rows as i64, columns as i64]), vector(&x)])
-        .gives(vector(&sums));
+        .on([row(&x), tensor(&a, &[rows as i64, columns as i64])])
+        .gives(row(&sums));
     let none = case("matvec")
-        .on([tensor::<f32>(&[], &[2, 0]), tensor::<f32>(&[], &[0])])
-        .gives(vector(&[0f32, 0.0]));
+        .on([tensor::<f32>(&[], &[1, 0]), tensor::<f32>(&[], &[2, 0])])
+        .gives(row(&[0f32, 0.0]));
     [for_floats!(product()), vec![blocks, none]].concat()
 }
 

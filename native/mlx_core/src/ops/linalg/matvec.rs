@@ -12,22 +12,20 @@ use crate::ffi::on_gpu;
 const AS_IT_IS: i32 = 1 << 19;
 
 /// MLX has no such product on the CPU, where it takes a vector for a matrix.
-pub(super) fn matvec(a: &Array, x: &Array, s: &Stream) -> Result<Array> {
+pub(super) fn matvec(x: &Array, a: &Array, s: &Stream) -> Result<Array> {
     let (rows, columns) = (a.dim(-2), a.dim(-1));
     if on_gpu(s) || a.size() == 0 || half(a.dtype()) {
-        let row = x.reshape(&[1, columns])?;
-        return Ok(matmul(&row, &a.transpose()?, s)?.reshape(&[rows])?);
+        return matmul(x, &a.transpose()?, s);
     }
-    let column = x.reshape(&[columns, 1])?;
     let product = match block(rows, columns) {
         Some(block) => {
             let blocks = a.reshape(&[rows / block, block, columns])?;
             // With fewer axes MLX would join the blocks again.
-            mlx::matmul(&blocks, &column.reshape(&[1, columns, 1])?)?
+            mlx::matmul(&blocks, &x.reshape(&[1, columns, 1])?)?
         }
-        None => mlx::matmul(a, &column)?,
+        None => mlx::matmul(a, x.reshape(&[columns, 1])?)?,
     };
-    Ok(product.reshape(&[rows])?)
+    Ok(product.reshape(&[1, rows])?)
 }
 
 fn half(dtype: Dtype) -> bool {
