@@ -32,6 +32,7 @@ mod pointer;
 mod profile;
 mod program;
 mod queue;
+mod simd;
 mod slot;
 mod stream;
 mod upload;

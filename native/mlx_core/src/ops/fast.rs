@@ -6,6 +6,7 @@ use mlx_rs::ops::select;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
+use super::functions::{self, fast};
 use super::reduction::{reduce, SUM};
 use super::{number, ops, row};
 use crate::dtype::dtype_size;
@@ -15,6 +16,7 @@ use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
 use crate::memory;
 use crate::program::{Instruction, Instructions, Program};
+use crate::simd::Sigmoid;
 
 ops! {
     /// The elements divided by the root of the mean of their squares along the last axis,
@@ -272,9 +274,8 @@ fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
 fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
     static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
     if !on_gpu(s) || evaluation::is_tracing() {
-        return Ok(super::functions::sigmoid(gate)?
-            .multiply(gate)?
-            .multiply(up)?);
+        let share = fast::<Sigmoid>(gate, s, functions::sigmoid)?;
+        return Ok(share.multiply(gate)?.multiply(up)?);
     }
     let fused = FUSED.get_or_try_init(|| gated().map(|program| Arc::new(Fused::new(program))))?;
     Ok(fused.run(&[gate, up], s)?.remove(0))
