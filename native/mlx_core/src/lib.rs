@@ -34,6 +34,7 @@ mod pointer;
 mod profile;
 mod program;
 mod queue;
+mod simd;
 mod slot;
 mod stream;
 mod upload;

@@ -7,6 +7,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
 use super::creation::arange;
+use super::functions::{self, fast};
 use super::indexing::{put_slice_dynamic, size};
 use super::reduction::{reduce, SUM};
 use super::slicing::{rank, Part};
@@ -19,6 +20,7 @@ use crate::fuse::Fused;
 use crate::known;
 use crate::memory;
 use crate::program::{Instruction, Instructions, Program};
+use crate::simd::Sigmoid;
 
 ops! {
     /// The elements divided by the root of the mean of their squares along the last axis,
@@ -347,9 +349,8 @@ fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
 fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
     static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
     if !on_gpu(s) || evaluation::is_tracing() {
-        return Ok(super::functions::sigmoid(gate)?
-            .multiply(gate)?
-            .multiply(up)?);
+        let share = fast::<Sigmoid>(gate, s, functions::sigmoid)?;
+        return Ok(share.multiply(gate)?.multiply(up)?);
     }
     let fused = FUSED.get_or_try_init(|| gated().map(|program| Arc::new(Fused::new(program))))?;
     Ok(fused.run(&[gate, up], s)?.remove(0))
