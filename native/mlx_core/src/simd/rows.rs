@@ -39,14 +39,16 @@ pub(crate) fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Opti
     )
 }
 
-/// Whether what follows the first operand are rows as it has.
+/// Whether the first operand has rows, and what follows are each one of them.
 fn are_rows(operands: &[&Array]) -> bool {
     let [x, rest @ ..] = operands else {
         return false;
     };
-    let row = &x.shape()[x.ndim().saturating_sub(1)..];
+    let Some(size) = x.shape().last() else {
+        return false;
+    };
     rest.iter()
-        .all(|operand| operand.dtype() == x.dtype() && operand.shape() == row)
+        .all(|operand| operand.dtype() == x.dtype() && operand.shape() == [*size])
 }
 
 /// The product of a gate, itself times its sigmoid, and an array; nothing where this has no
