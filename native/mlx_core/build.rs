@@ -1,13 +1,15 @@
-//! Compiles the primitive whose values Rust computes, and lets tests and examples find the
-//! MLX that `cargo xtask mlx` prepared.
+//! Compiles what only MLX's C++ interface offers, and lets tests and examples find the MLX
+//! that `cargo xtask mlx` prepared.
 
 use std::path::Path;
 
-const PRIMITIVE: &str = "src/simd/primitive.cpp";
+const SOURCES: [&str; 2] = ["src/buffer.cpp", "src/simd/primitive.cpp"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={PRIMITIVE}");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
     let (Some(runtime), Some(compiler)) = (prepared("RUNTIME"), prepared("COMPILER")) else {
         println!("cargo::error=MLX is not prepared, or by an older version: run `cargo xtask mlx`");
         return;
@@ -36,6 +38,6 @@ fn compile(include: &Path, compiler: &str) {
         .flag("-isystem")
         .flag(include)
         .extra_warnings(true)
-        .file(PRIMITIVE)
-        .compile("mlx_simd");
+        .files(SOURCES)
+        .compile("mlx_core_cpp");
 }

@@ -58,7 +58,7 @@ defmodule Mlx.HaltTest do
       ends("""
       m = Nx.eye(1000) |> Nx.as_type(:f32)
       for _ <- 1..4 do
-        stream = Mlx.Stream.new(:cpu)
+        stream = Mlx.Stream.new()
         work = fn m -> Enum.reduce(1..3000, m, fn _, x -> Nx.dot(x, m) end) end
         Mlx.async_eval(Nx.Defn.jit_apply(work, [m], compiler: Mlx.Compiler, stream: stream))
       end

@@ -15,12 +15,12 @@ defmodule Mlx.MemoryTest do
   end
 
   defp made(bytes) do
-    Mlx.eval(Nx.iota({div(bytes, 4)}, type: :s32, backend: {Mlx.Backend, device: :cpu}))
+    Mlx.eval(Nx.iota({div(bytes, 4)}, type: :s32, backend: Mlx.Backend))
   end
 
   defp free(tensor) do
     Nx.backend_deallocate(tensor)
-    Mlx.synchronize(:cpu)
+    Mlx.synchronize()
   end
 
   test "what is held goes up and down with tensors" do
@@ -100,7 +100,7 @@ defmodule Mlx.MemoryTest do
       64 = div(Mlx.Memory.stats().cache_limit, mb)
       for size <- [40, 60, 90], do: Mlx.eval(Nx.iota({size * mb}, type: :u8))
       for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-      Mlx.synchronize(:cpu)
+      Mlx.synchronize()
       true = Mlx.Memory.stats().cache <= 64 * mb
       IO.puts("held")
       """)
@@ -119,7 +119,7 @@ defmodule Mlx.MemoryTest do
     before = resident.()
     # Of sizes that the C library treats in different ways.
     sizes = [100, 5_000, 60_000, 500_000, 20 * mb, 150 * mb]
-    backend = {Mlx.Backend, device: :cpu}
+    backend = Mlx.Backend
     make = fn size -> Mlx.eval(Nx.iota({size}, type: :u8, backend: backend)) end
     parent = self()
 

@@ -1,13 +1,16 @@
 //! Sums of values, weighted by how well their keys match queries.
 
-use mlx_rs::ops::select;
+use mlx_rs::ops::{maximum, select};
 use mlx_rs::{Array, Dtype, Stream};
 
+use super::creation::arange;
 use super::fast::places;
 use super::number;
+use super::slicing::Part;
 use crate::dtype::dtype_size;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::{c_op, on_gpu, optional};
+use crate::known;
 use crate::memory;
 use crate::simd::{self, Scores};
 
@@ -97,6 +100,54 @@ fn composed(
     let attended = shares.matmul(v)?;
     let width = v.shape()[3];
     Ok(Some(attended.reshape(&[batch, heads, queries, width])?))
+}
+
+/// Where the host knows the position, later keys are not even read.
+pub(super) fn attention_from(
+    operands: &[&Array],
+    scale: f64,
+    sinks: bool,
+    s: &Stream,
+) -> Result<Array> {
+    let places = places("attention_from", operands, [true, true, true, true, sinks])?;
+    let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
+        unreachable!()
+    };
+    let (expected, given) = (4, q.ndim().min(k.ndim()).min(v.ndim()));
+    if expected != given {
+        return Err(Error::Rank { expected, given });
+    }
+    let (queries, keys) = (q.shape()[2], k.shape()[2]);
+    let end = known::number(position).map(|first| first.saturating_add(queries.into()));
+    let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
+    let (k, v, mask) = match seen {
+        Some(end) => {
+            let seen = |x: &Array| Part::whole(x.shape()).along(2, 0, end as i32, 1).of(x, s);
+            (seen(k)?, seen(v)?, None)
+        }
+        None => (
+            k.clone(),
+            v.clone(),
+            Some(earlier(position, queries, keys, s)?),
+        ),
+    };
+    let options = Attention {
+        scale,
+        causal: mask.is_none() && queries > 1,
+        mask: mask.is_some(),
+        sinks: sinks.is_some(),
+    };
+    let rest = [mask.as_ref(), sinks].into_iter().flatten();
+    let operands: Vec<&Array> = [q, &k, &v].into_iter().chain(rest).collect();
+    attention(&operands, options, s)
+}
+
+/// Which keys each query sees, from the first one on.
+fn earlier(position: &Array, queries: i32, keys: i32, s: &Stream) -> Result<Array> {
+    let count = |stop: i32| arange(stop.into(), Dtype::Int32, s);
+    let last = position.as_dtype(Dtype::Int32)?.add(count(queries)?)?;
+    let last = maximum(last, number(0, Dtype::Int32)?)?.reshape(&[1, 1, queries, 1])?;
+    Ok(count(keys)?.le(last)?)
 }
 
 /// On the CPU products of halves take many times as long as those of single precision.

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
-use super::attention::{attention, Attention};
+use super::attention::{attention, attention_from, Attention};
 use super::functions::{self, fast};
+use super::indexing::{put_slice_dynamic, size};
 use super::reduction::{reduce, SUM};
+use super::slicing::{rank, Part};
 use super::{ops, row};
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
+use crate::known;
 use crate::program::{Instruction, Instructions, Program};
 use crate::simd::{self, Scores, Sigmoid};
 
@@ -36,6 +39,15 @@ ops! {
     /// or of numbers to add, and sinks follow the values if there are such.
     attention[operands] { scale: f64, causal: bool, mask: bool, sinks: bool } |s| =>
         attention(operands, Attention { scale, causal, mask, sinks }, s);
+
+    /// The same for queries from a position on, which follows the values: each sees the keys up
+    /// to its own position, and the first key in any case.
+    attention_from[operands] { scale: f64, sinks: bool } |s| looks =>
+        attention_from(operands, scale, sinks, s);
+
+    /// The cache with an update at a position along an axis, moved so that it fits.
+    update_cache(cache, update, position) { axis: i32 } |s| looks =>
+        update_cache(cache, update, position, axis, s);
 
     /// Exponentials that sum to one along an axis, summed in single precision if `precise`.
     softmax(x) { axis: i32, precise: bool } |s| => softmax(x, axis, precise, s);
@@ -175,6 +187,25 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
         ),
         s
     )?)
+}
+
+fn update_cache(
+    cache: &Array,
+    update: &Array,
+    position: &Array,
+    axis: i32,
+    s: &Stream,
+) -> Result<Array> {
+    rank(cache, update.shape())?;
+    let (size, length) = (size(cache, axis)?, size(update, axis)?);
+    match known::number(position) {
+        Some(position) if length > 0 => {
+            let start = position.clamp(0, (size - length).max(0).into()) as i32;
+            let part = Part::whole(cache.shape()).along(axis as usize, start, length, 1);
+            part.replaced(cache, update, s)
+        }
+        _ => put_slice_dynamic(cache, update, &position.reshape(&[1])?, &[axis], s),
+    }
 }
 
 fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
