@@ -2,25 +2,22 @@
 
 use std::sync::Arc;
 
-use mlx_rs::ops::{concatenate, maximum, select};
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
-use super::creation::arange;
+use super::attention::{attention, attention_from, Attention};
 use super::functions::{self, fast};
 use super::indexing::{put_slice_dynamic, size};
 use super::reduction::{reduce, SUM};
 use super::slicing::{rank, Part};
-use super::{number, ops, row};
-use crate::dtype::dtype_size;
+use super::{ops, row};
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
 use crate::known;
-use crate::memory;
 use crate::program::{Instruction, Instructions, Program};
-use crate::simd::Sigmoid;
+use crate::simd::{self, Scores, Sigmoid};
 
 ops! {
     /// The elements divided by the root of the mean of their squares along the last axis,
@@ -60,7 +57,7 @@ ops! {
 }
 
 /// The operands by their places, with none for those that are not there.
-fn places<'a, const N: usize>(
+pub(super) fn places<'a, const N: usize>(
     op: &'static str,
     operands: &[&'a Array],
     present: [bool; N],
@@ -85,6 +82,9 @@ fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if let Some(y) = simd::rms_norm(operands, eps, s)? {
+        return Ok(y);
+    }
     if !on_gpu(s) {
         let wide = x.as_dtype(Dtype::Float32)?;
         return normalized(&wide, eps, x.dtype(), [weight, None], s);
@@ -107,6 +107,11 @@ fn layer_norm(
     };
     if x.size() == 0 {
         return Ok(x.clone());
+    }
+    if weight.is_some() || bias.is_none() {
+        if let Some(y) = simd::layer_norm(operands, eps, s)? {
+            return Ok(y);
+        }
     }
     if !on_gpu(s) {
         let wide = x.as_dtype(Dtype::Float32)?;
@@ -184,121 +189,6 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
     )?)
 }
 
-#[derive(Clone, Copy)]
-struct Attention {
-    scale: f64,
-    causal: bool,
-    mask: bool,
-    sinks: bool,
-}
-
-fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
-    let present = [true, true, true, options.mask, options.sinks];
-    let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
-        unreachable!()
-    };
-    if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
-        return in_single(operands, options, s);
-    }
-    let (queries, keys) = (q.dim(-2), k.dim(-2));
-    if options.causal && !on_gpu(s) && (STRETCH + 1..=keys).contains(&queries) {
-        return in_stretches([q, k, v], sinks, options, s);
-    }
-    check_scores(q, k, s)?;
-    let mask = match mask {
-        Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
-        mask => mask.cloned(),
-    };
-    let mode = match (options.causal, &mask) {
-        (true, _) => c"causal",
-        (false, Some(_)) => c"array",
-        (false, None) => c"",
-    };
-    let force_fused = false;
-    Ok(c_op!(
-        mlx_fast_scaled_dot_product_attention(
-            q.as_ptr(),
-            k.as_ptr(),
-            v.as_ptr(),
-            options.scale as f32,
-            mode.as_ptr(),
-            optional(mask.as_ref()),
-            optional(sinks),
-            force_fused
-        ),
-        s
-    )?)
-}
-
-/// Queries that are taken together on the CPU, where MLX computes what is hidden as well.
-const STRETCH: i32 = 64;
-
-/// Causal attention, in which a stretch of queries sees none of the keys after it.
-fn in_stretches(
-    [q, k, v]: [&Array; 3],
-    sinks: Option<&Array>,
-    options: Attention,
-    s: &Stream,
-) -> Result<Array> {
-    let (queries, keys) = (q.dim(-2), k.dim(-2));
-    let part = |x: &Array, start, end| {
-        let part = Part::whole(x.shape()).along(2, start, end - start, 1);
-        part.of(x, s)
-    };
-    let mut attended = Vec::new();
-    for start in (0..queries).step_by(STRETCH as usize) {
-        let end = queries.min(start + STRETCH);
-        let seen = keys - queries + end;
-        let parts = [part(q, start, end)?, part(k, 0, seen)?, part(v, 0, seen)?];
-        let operands: Vec<&Array> = parts.iter().chain(sinks).collect();
-        attended.push(attention(&operands, options, s)?);
-    }
-    Ok(concatenate(&attended, 2)?)
-}
-
-/// Where the host knows the position, later keys are not even read.
-fn attention_from(operands: &[&Array], scale: f64, sinks: bool, s: &Stream) -> Result<Array> {
-    let places = places("attention_from", operands, [true, true, true, true, sinks])?;
-    let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
-        unreachable!()
-    };
-    let (expected, given) = (4, q.ndim().min(k.ndim()).min(v.ndim()));
-    if expected != given {
-        return Err(Error::Rank { expected, given });
-    }
-    let (queries, keys) = (q.shape()[2], k.shape()[2]);
-    let end = known::number(position).map(|first| first.saturating_add(queries.into()));
-    let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
-    let (k, v, mask) = match seen {
-        Some(end) => {
-            let seen = |x: &Array| Part::whole(x.shape()).along(2, 0, end as i32, 1).of(x, s);
-            (seen(k)?, seen(v)?, None)
-        }
-        None => (
-            k.clone(),
-            v.clone(),
-            Some(earlier(position, queries, keys, s)?),
-        ),
-    };
-    let options = Attention {
-        scale,
-        causal: mask.is_none() && queries > 1,
-        mask: mask.is_some(),
-        sinks: sinks.is_some(),
-    };
-    let rest = [mask.as_ref(), sinks].into_iter().flatten();
-    let operands: Vec<&Array> = [q, &k, &v].into_iter().chain(rest).collect();
-    attention(&operands, options, s)
-}
-
-/// Which keys each query sees, from the first one on.
-fn earlier(position: &Array, queries: i32, keys: i32, s: &Stream) -> Result<Array> {
-    let count = |stop: i32| arange(stop.into(), Dtype::Int32, s);
-    let last = position.as_dtype(Dtype::Int32)?.add(count(queries)?)?;
-    let last = maximum(last, number(0, Dtype::Int32)?)?.reshape(&[1, 1, queries, 1])?;
-    Ok(count(keys)?.le(last)?)
-}
-
 fn update_cache(
     cache: &Array,
     update: &Array,
@@ -318,59 +208,14 @@ fn update_cache(
     }
 }
 
-/// On the CPU products of halves take many times as long as those of single precision.
-fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
-    let wide: Result<Vec<Array>> = operands
-        .iter()
-        .map(|&x| match x.dtype() {
-            Dtype::Bool => Ok(x.clone()),
-            _ => Ok(x.as_dtype(Dtype::Float32)?),
-        })
-        .collect();
-    let attended = attention(&wide?.iter().collect::<Vec<_>>(), options, s)?;
-    Ok(attended.as_dtype(operands[0].dtype())?)
-}
-
-/// Where no kernel does it all there is an array of what each query makes of each key,
-/// which no one sees.
-fn check_scores(q: &Array, k: &Array, s: &Stream) -> Result<()> {
-    if let ([batch, heads, queries, size], [_, _, keys, _]) = (q.shape(), k.shape()) {
-        if !on_gpu(s) || !has_kernel(*queries, *size, q.dtype()) {
-            let sizes = [batch, heads, queries, keys].map(|&size| size as usize);
-            let count = sizes
-                .into_iter()
-                .fold(dtype_size(q.dtype()), usize::saturating_mul);
-            memory::check(count)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether MLX has a kernel of a GPU for so many queries with vectors of that size.
-fn has_kernel(queries: i32, size: i32, dtype: Dtype) -> bool {
-    let half = matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
-    let few = queries <= 8 && matches!(size, 64 | 96 | 128 | 256);
-    if cfg!(target_os = "macos") {
-        few || matches!(size, 64 | 80 | 128)
-    } else {
-        few || half && size % 8 == 0 && size <= 128
-    }
-}
-
-/// The numbers that a mask of booleans stands for. They are finite, because of a query that
-/// sees no key the kernels of GPUs would make NaN.
-fn added(mask: &Array, dtype: Dtype) -> Result<Array> {
-    let least = match dtype {
-        Dtype::Float16 => -32768.0f32,
-        _ => f32::MIN / 2.0,
-    };
-    let least = Array::from_f32(least).as_dtype(dtype)?;
-    Ok(select(mask, number(0, dtype)?, least)?)
-}
-
 fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
+    }
+    if axis == -1 || axis == x.ndim() as i32 - 1 {
+        if let Some(y) = simd::softmax(x, None, Scores::PLAIN, s)? {
+            return Ok(y);
+        }
     }
     Ok(c_op!(mlx_softmax_axis(x.as_ptr(), axis, precise), s)?)
 }
@@ -378,6 +223,9 @@ fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
 /// One kernel on a GPU. On a CPU MLX would need a C++ compiler for that.
 fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
     static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
+    if let Some(y) = simd::swiglu(gate, up, s)? {
+        return Ok(y);
+    }
     if !on_gpu(s) || evaluation::is_tracing() {
         let share = fast::<Sigmoid>(gate, s, functions::sigmoid)?;
         return Ok(share.multiply(gate)?.multiply(up)?);
@@ -407,22 +255,6 @@ fn gated() -> Result<Program> {
 mod tests {
     use super::*;
     use crate::ffi;
-
-    #[test]
-    fn hidden_keys_are_finite_in_every_type() {
-        let mask = Array::from_slice(&[true, false], &[2]);
-        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
-            let numbers = added(&mask, dtype).unwrap();
-            assert_eq!(numbers.dtype(), dtype);
-            let numbers = numbers.as_dtype(Dtype::Float32).unwrap();
-            ffi::eval(&[&numbers]).unwrap();
-            let [seen, hidden] = numbers.as_slice::<f32>() else {
-                unreachable!()
-            };
-            assert_eq!(*seen, 0.0);
-            assert!(*hidden <= -32768.0 && hidden.is_finite());
-        }
-    }
 
     #[test]
     fn the_program_of_a_gate_is_the_row() {

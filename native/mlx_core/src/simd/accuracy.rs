@@ -8,7 +8,7 @@ use super::functions::{Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, S
 use super::level::entries;
 use super::map::{Function, Map};
 use super::number::{Bf16, Number, F16};
-use super::primitive::{Call, Entry};
+use super::primitive::{Call, Entry, NO_PARAMETERS};
 
 extern "C" {
     fn erf(x: f64) -> f64;
@@ -26,12 +26,11 @@ const BATCH: usize = 1 << 12;
 
 fn apply<T>(entry: Entry, numbers: &mut [T]) {
     let call = Call {
-        inputs: [numbers.as_ptr().cast::<c_void>(), null(), null(), null()],
-        lengths: [numbers.len(), 0, 0, 0],
+        inputs: [numbers.as_ptr().cast::<c_void>(), null(), null()],
         output: numbers.as_mut_ptr().cast(),
         length: numbers.len(),
         row: numbers.len(),
-        parameter: 0.0,
+        parameters: NO_PARAMETERS,
     };
     // Safety: the pointers are those of the numbers, whose type the kernel has.
     unsafe { entry(&call) };
@@ -58,7 +57,7 @@ fn ulps(got: f64, expected: f64, digits: i32, lowest: i32) -> f64 {
 
 /// The largest distance over all multiples of the stride.
 fn worst<F: Function>(oracle: Oracle, stride: u64) -> f64 {
-    let entries = entries::<Map<F, f32>>();
+    let entries = entries::<Map<F>, f32>();
     let (mut worst, mut at) = (0f64, String::new());
     let mut next = 0u64;
     while next <= u64::from(u32::MAX) {
@@ -91,7 +90,7 @@ fn worst_half<F: Function, T: Number>(
 ) -> f64 {
     let numbers: Vec<T> = (0..=u16::MAX).map(of).collect();
     let (mut worst, mut at) = (0f64, String::new());
-    for entry in entries::<Map<F, T>>().into_iter().flatten() {
+    for entry in entries::<Map<F>, T>().into_iter().flatten() {
         let mut got = numbers.clone();
         apply(entry, &mut got);
         for (x, got) in numbers.iter().zip(got) {

@@ -43,9 +43,14 @@ fn exponential<L: Level>(x: f64) -> (f64, f64) {
 
 /// For what has no effect beyond these numbers, even on the smallest of singles.
 #[inline(always)]
-fn exp<L: Level>(x: f64) -> f64 {
+pub(super) fn exp<L: Level>(x: f64) -> f64 {
     let (power, rest) = exponential::<L>(within(x, -110.0, 110.0));
     L::fma(power, rest, power)
+}
+
+#[inline(always)]
+pub(super) fn sigmoid<L: Level>(x: f64) -> f64 {
+    1.0 / (1.0 + exp::<L>(-x))
 }
 
 #[inline(always)]
@@ -167,7 +172,7 @@ functions! {
         where_defined(1.0 + x, logarithm::<L>(exponent, above / (above + 2.0)))
     };
     /// The logistic function.
-    Sigmoid c"Sigmoid" |x| 1.0 / (1.0 + exp::<L>(-x));
+    Sigmoid c"Sigmoid" |x| sigmoid::<L>(x);
     /// The hyperbolic tangent.
     Tanh c"Tanh" |x| {
         let less_one = expm1::<L>(within(2.0 * x, -40.0, 40.0));

@@ -3,11 +3,12 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
-use mlx_rs::{Array, Dtype, Stream};
+use mlx_rs::{Array, Stream};
 
+use super::chunk::{chunks, load, store, Chunk};
 use super::level::{Kernel, Level};
-use super::number::{Bf16, Number, F16};
-use super::primitive::{elements, Call};
+use super::number::Number;
+use super::primitive::{array, Call, Order, NO_PARAMETERS};
 use crate::error::Result;
 
 /// A function of one number.
@@ -29,57 +30,34 @@ pub(crate) trait Function {
 /// The function of each element, or nothing where this has no kernel: on GPUs, and for other
 /// types than floats of at most 32 bits.
 pub(crate) fn map<F: Function>(x: &Array, s: &Stream) -> Result<Option<Array>> {
-    match x.dtype() {
-        Dtype::Float32 => elements::<Map<F, f32>>(F::NAME, x, s),
-        Dtype::Float16 => elements::<Map<F, F16>>(F::NAME, x, s),
-        Dtype::Bfloat16 => elements::<Map<F, Bf16>>(F::NAME, x, s),
-        _ => Ok(None),
-    }
+    array::<Map<F>>(F::NAME, Order::Any, NO_PARAMETERS, &[x], s)
 }
 
-pub(super) struct Map<F, T>(PhantomData<(F, T)>);
+pub(super) struct Map<F>(PhantomData<F>);
 
-/// Elements at once: some vectors, so that the processor has several formulas to work at.
-const CHUNK: usize = 16;
-
-impl<F: Function, T: Number> Kernel for Map<F, T> {
+impl<F: Function> Kernel for Map<F> {
     #[inline(always)]
-    unsafe fn run<L: Level>(call: &Call) {
-        let from = call.inputs[0].cast::<T>();
-        let to = call.output.cast::<T>();
-        let mut at = 0;
-        while at < call.length {
-            let count = CHUNK.min(call.length - at);
-            let mut chunk = [T::ZERO; CHUNK];
-            // Safety: `count` elements are left on either side, and the chunk holds them.
+    unsafe fn run<L: Level, T: Number>(call: &Call) {
+        let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());
+        for (at, count) in chunks(call.length) {
+            // Safety: so many elements are left on either side.
             unsafe {
-                if count == CHUNK {
-                    chunk = from.add(at).cast::<[T; CHUNK]>().read_unaligned();
-                    to.add(at)
-                        .cast::<[T; CHUNK]>()
-                        .write_unaligned(values::<F, T, L>(chunk));
-                } else {
-                    from.add(at)
-                        .copy_to_nonoverlapping(chunk.as_mut_ptr(), count);
-                    chunk = values::<F, T, L>(chunk);
-                    to.add(at).copy_from_nonoverlapping(chunk.as_ptr(), count);
-                }
+                let chunk = load(from.add(at), count, 0.0);
+                store(to.add(at), count, values::<F, L>(chunk));
             }
-            at += count;
         }
     }
 }
 
 #[inline(always)]
-fn values<F: Function, T: Number, L: Level>(chunk: [T; CHUNK]) -> [T; CHUNK] {
-    let wide = chunk.map(T::widen);
-    let mut values = wide.map(F::value::<L>);
-    if F::LIMIT.is_finite() && wide.iter().any(|x| x.abs() > F::LIMIT) {
-        for (value, x) in values.iter_mut().zip(wide) {
+fn values<F: Function, L: Level>(chunk: Chunk) -> Chunk {
+    let mut values = chunk.map(F::value::<L>);
+    if F::LIMIT.is_finite() && chunk.iter().any(|x| x.abs() > F::LIMIT) {
+        for (value, x) in values.iter_mut().zip(chunk) {
             if x.abs() > F::LIMIT {
                 *value = F::beyond(x);
             }
         }
     }
-    values.map(T::narrow)
+    values
 }

@@ -7,13 +7,18 @@
 
 #[cfg(test)]
 mod accuracy;
+mod chunk;
 mod functions;
 mod level;
 mod map;
 mod number;
 mod primitive;
+mod rows;
+mod softmax;
 
 pub(crate) use functions::{
     Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh,
 };
 pub(crate) use map::{map, Function};
+pub(crate) use rows::{layer_norm, rms_norm, swiglu};
+pub(crate) use softmax::{softmax, Scores};

@@ -2,6 +2,10 @@
 
 pub(super) trait Number: Copy {
     const ZERO: Self;
+
+    /// Whether a product of two results, rounded each, is as good as one that is rounded once.
+    const PRECISE: bool;
+
     fn widen(self) -> f64;
     /// The nearest value of the type, the even one of two.
     fn narrow(wide: f64) -> Self;
@@ -9,6 +13,7 @@ pub(super) trait Number: Copy {
 
 impl Number for f32 {
     const ZERO: f32 = 0.0;
+    const PRECISE: bool = true;
 
     #[inline(always)]
     fn widen(self) -> f64 {
@@ -28,6 +33,7 @@ pub(super) struct Bf16(pub u16);
 
 impl Number for Bf16 {
     const ZERO: Bf16 = Bf16(0);
+    const PRECISE: bool = false;
 
     #[inline(always)]
     fn widen(self) -> f64 {
@@ -54,6 +60,7 @@ const INFINITY: u32 = 0x7f80_0000;
 
 impl Number for F16 {
     const ZERO: F16 = F16(0);
+    const PRECISE: bool = false;
 
     #[inline(always)]
     fn widen(self) -> f64 {

@@ -1,5 +1,6 @@
 // A primitive of MLX whose values a function of Rust computes, on a CPU stream.
 
+#include <algorithm>
 #include <exception>
 #include <stdexcept>
 #include <utility>
@@ -15,23 +16,23 @@ namespace mx = mlx::core;
 
 extern "C" {
 
-constexpr size_t MAX_INPUTS = 4;
+constexpr size_t MAX_INPUTS = 3;
+constexpr size_t MAX_PARAMETERS = 6;
 
-// What the function computes from; `call.rs` has the same.
+// What the function computes from; `primitive.rs` has the same.
 struct mlx_simd_call {
   const void* inputs[MAX_INPUTS];
-  size_t lengths[MAX_INPUTS];
   void* output;
   size_t length;
   size_t row;
-  double parameter;
+  double parameters[MAX_PARAMETERS];
 };
 
-// What the primitive is; `call.rs` has the same.
+// What the primitive is; `primitive.rs` has the same.
 struct mlx_simd_plan {
   const char* name;
   void (*function)(const mlx_simd_call*);
-  double parameter;
+  double parameters[MAX_PARAMETERS];
   // Whether the order of elements matters to the function.
   bool ordered;
 };
@@ -60,7 +61,6 @@ class Simd : public mx::Primitive {
     for (size_t i = 0; i < inputs.size(); ++i) {
       auto input = laid_out(inputs[i], encoder);
       call.inputs[i] = input.data<void>();
-      call.lengths[i] = input.data_size();
       if (i == 0) {
         donated = donated && input.id() == inputs[0].id();
         allocate(outputs[0], input, donated);
@@ -69,7 +69,7 @@ class Simd : public mx::Primitive {
     call.output = outputs[0].data<void>();
     call.length = outputs[0].data_size();
     call.row = outputs[0].ndim() == 0 ? 1 : outputs[0].shape(-1);
-    call.parameter = plan_.parameter;
+    std::copy_n(plan_.parameters, MAX_PARAMETERS, call.parameters);
     encoder.dispatch([function = plan_.function, call] { function(&call); });
   }
 
@@ -85,7 +85,10 @@ class Simd : public mx::Primitive {
   bool is_equivalent(const mx::Primitive& other) const override {
     const auto* simd = dynamic_cast<const Simd*>(&other);
     return simd != nullptr && simd->plan_.function == plan_.function &&
-        simd->plan_.parameter == plan_.parameter;
+        std::equal(
+               plan_.parameters,
+               plan_.parameters + MAX_PARAMETERS,
+               simd->plan_.parameters);
   }
 
   std::vector<mx::Shape> output_shapes(

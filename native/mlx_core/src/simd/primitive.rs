@@ -3,25 +3,30 @@
 use std::ffi::{c_char, c_int, c_void, CStr};
 
 use mlx_rs::{Array, Stream};
+use smallvec::SmallVec;
 
 use super::level::{entry, Kernel};
 use crate::error::Result;
 use crate::ffi;
 
-const MAX_INPUTS: usize = 4;
+const MAX_INPUTS: usize = 3;
 
-/// What a function computes from; `primitive.cpp` has the same. The output may be where the
-/// first input is, and nothing else overlaps.
+/// What a kernel needs to know beside the operands.
+pub(super) type Parameters = [f64; 6];
+
+pub(super) const NO_PARAMETERS: Parameters = [0.0; 6];
+
+/// What a function computes from; `primitive.cpp` has the same. The output has the first
+/// input's size and may be where that is.
 #[repr(C)]
 pub(super) struct Call {
+    /// Null where there is none.
     pub inputs: [*const c_void; MAX_INPUTS],
-    /// How many elements lie behind each.
-    pub lengths: [usize; MAX_INPUTS],
     pub output: *mut c_void,
     pub length: usize,
     /// The size of the last axis.
     pub row: usize,
-    pub parameter: f64,
+    pub parameters: Parameters,
 }
 
 pub(super) type Entry = unsafe extern "C" fn(*const Call);
@@ -30,7 +35,7 @@ pub(super) type Entry = unsafe extern "C" fn(*const Call);
 struct Plan {
     name: *const c_char,
     function: Entry,
-    parameter: f64,
+    parameters: Parameters,
     ordered: bool,
 }
 
@@ -47,28 +52,39 @@ extern "C" {
 /// The stream is not a CPU's.
 const ELSEWHERE: c_int = 2;
 
-/// What a kernel makes of elements in any order, if the stream is a CPU's.
-pub(super) fn elements<K: Kernel>(
-    name: &'static CStr,
-    x: &Array,
-    s: &Stream,
-) -> Result<Option<Array>> {
-    let plan = Plan {
-        name: name.as_ptr(),
-        function: entry::<K>(),
-        parameter: 0.0,
-        ordered: false,
-    };
-    run(&plan, &[x.as_ptr()], s)
+/// In which order the elements of the operands may lie.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Order {
+    Any,
+    /// A row after the other.
+    Rows,
 }
 
-fn run(plan: &Plan, inputs: &[mlx_sys::mlx_array], s: &Stream) -> Result<Option<Array>> {
+/// What a kernel makes of operands, an array of the first one's shape and type. Nothing if
+/// the kernel doesn't have the type, or the stream is not a CPU's.
+pub(super) fn array<K: Kernel>(
+    name: &'static CStr,
+    order: Order,
+    parameters: Parameters,
+    operands: &[&Array],
+    s: &Stream,
+) -> Result<Option<Array>> {
+    let handles: SmallVec<[_; MAX_INPUTS]> = operands.iter().map(|x| x.as_ptr()).collect();
+    let Some(function) = entry::<K>(operands[0].dtype()) else {
+        return Ok(None);
+    };
+    let plan = Plan {
+        name: name.as_ptr(),
+        function,
+        parameters,
+        ordered: order == Order::Rows,
+    };
     let mut elsewhere = false;
     let array = ffi::array(|result| {
         // Safety: the handles are alive, and the primitive copies the plan, whose name and
         // function are static.
         let status =
-            unsafe { mlx_simd_array(result, plan, inputs.as_ptr(), inputs.len(), s.as_ptr()) };
+            unsafe { mlx_simd_array(result, &plan, handles.as_ptr(), handles.len(), s.as_ptr()) };
         elsewhere = status == ELSEWHERE;
         if elsewhere {
             0
@@ -76,5 +92,5 @@ fn run(plan: &Plan, inputs: &[mlx_sys::mlx_array], s: &Stream) -> Result<Option<
             status
         }
     })?;
-    Ok(if elsewhere { None } else { Some(array) })
+    Ok((!elsewhere).then_some(array))
 }
