@@ -187,7 +187,7 @@ defmodule Mlx.DebugTest do
 
   test "without the settings nothing is left of the checks" do
     for {module, call} <- [
-          {Mlx.Dispatch, {Mlx.Native, :stream_submit, 4}},
+          {Mlx.Dispatch, {Mlx.Native, :stream_run, 4}},
           {Mlx.Compiler.Expression, {Mlx.Graph, :constant?, 1}}
         ] do
       {:ok, {_, [imports: imports]}} = module |> :code.which() |> :beam_lib.chunks([:imports])

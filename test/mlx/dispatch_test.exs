@@ -44,6 +44,49 @@ defmodule Mlx.DispatchTest do
     end
   end
 
+  describe "an operation that needs no more" do
+    test "is one row, which takes one call" do
+      [x, y, square] = for shape <- [{256}, {256}, {16, 16}], do: mlx(sample(:f32, shape))
+
+      for {row, fun} <- [
+            add: fn -> Nx.add(x, y) end,
+            sum: fn -> Nx.sum(x) end,
+            reshape: fn -> Nx.reshape(x, {16, 16}) end,
+            slice: fn -> Nx.slice(x, [3], [100]) end,
+            matmul: fn -> Nx.dot(square, square) end
+          ] do
+        assert calls(fun) == [stream_run: row]
+      end
+    end
+
+    # Of the engine, which this process makes.
+    defp calls(fun) do
+      test = self()
+      all = {Native, :_, :_}
+      :erlang.trace_pattern(all, true, [:local])
+      tracer = spawn_link(fn -> collect_calls(test, []) end)
+      :erlang.trace(self(), true, [:call, {:tracer, tracer}])
+      fun.()
+      :erlang.trace(self(), false, [:call])
+      :erlang.trace_pattern(all, false, [:local])
+      delivered = :erlang.trace_delivered(self())
+      assert_receive {:trace_delivered, ^test, ^delivered}, 60_000
+      send(tracer, :tell)
+      assert_receive {:calls, calls}, 60_000
+      calls
+    end
+
+    defp collect_calls(test, calls) do
+      receive do
+        {:trace, ^test, :call, {_, function, [_target, row | _]}} ->
+          collect_calls(test, [{function, row} | calls])
+
+        :tell ->
+          send(test, {:calls, Enum.reverse(calls)})
+      end
+    end
+  end
+
   describe "an operation that fails" do
     test "raises where it is read, with its name and its operands" do
       failed = failed_add()

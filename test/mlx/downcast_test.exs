@@ -6,17 +6,16 @@ defmodule Mlx.DowncastTest do
   alias Mlx.{Backend, Dispatch, Downcast, Native, TestDevice}
 
   @cpu {Backend, device: :cpu}
-  @configured {Mlx, :f64}
 
   setup context do
     lacking = TestDevice.lacking()
-    configured = :persistent_term.get(@configured)
+    configured = Mlx.Config.get(:f64)
     Downcast.set_lacking(context[:lacking] || [:gpu, :cpu])
-    :persistent_term.put(@configured, context[:setting] || :downcast)
+    Mlx.Config.keep(:f64, context[:setting] || :downcast)
 
     on_exit(fn ->
       Downcast.set_lacking(lacking)
-      :persistent_term.put(@configured, configured)
+      Mlx.Config.keep(:f64, configured)
     end)
   end
 

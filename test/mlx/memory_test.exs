@@ -27,7 +27,8 @@ defmodule Mlx.MemoryTest do
     before = Mlx.Memory.stats().active
     bytes = 64 * @mb
     tensor = made(bytes)
-    assert Mlx.Memory.stats().active - before >= bytes
+    # What others hold may have become less meanwhile.
+    assert Mlx.Memory.stats().active - before > bytes - @mb
     free(tensor)
     assert Mlx.Memory.stats().active - before < bytes
     assert Mlx.Memory.stats().peak >= bytes

@@ -53,6 +53,8 @@ defmodule Mlx.NativeFuzzTest do
         assert_refused(:stream_submit, [device(), [], [ref], improper])
         assert_refused(:stream_submit, [device(), [{:add, improper, []}], [ref], [0]])
         assert_refused(:stream_submit, [device(), [{:sum, [0], improper}], [ref], [0]])
+        assert_refused(:stream_run, [device(), :add, improper, []])
+        assert_refused(:stream_run, [device(), :sum, [ref], improper])
         assert_refused(:tensor_from_binary, [device(), <<1>>, improper, {:u, 8}])
         assert_refused(:tensor_eval, [improper, :tag])
 
@@ -146,6 +148,20 @@ defmodule Mlx.NativeFuzzTest do
 
         assert {:error, %{kind: :shape, op: op}} = read(ref)
         assert op == "#{row}"
+      end
+    end
+
+    test "groups of no numbers, and numbers of no bits" do
+      x = tensor({:f, 32}, [1, 32], <<0::size(32)-unit(32)>>)
+
+      for format <- [[0, 2], [-1, 4], [32, 0]] do
+        {_, ref} = Native.stream_run(:cpu, :quantize_affine, [x], format)
+        assert {:error, %{kind: :shape, op: "quantize_affine"}} = read(ref)
+
+        {_, ref} =
+          Native.stream_run(:cpu, :dequantize, [x, x, x], ["affine"] ++ format ++ [{:f, 32}])
+
+        assert {:error, %{kind: :shape, op: "dequantize"}} = read(ref)
       end
     end
 

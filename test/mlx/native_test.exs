@@ -173,6 +173,44 @@ defmodule Mlx.NativeTest do
     assert Enum.map(refs, &read/1) == Enum.map([18, 3, 6, 18], &{:ok, <<&1>>})
   end
 
+  describe "a row on tensors" do
+    test "takes all of them in their order" do
+      [three, four] = for byte <- [3, 4], do: input(byte)
+      assert run(:subtract, [four, three]) == {:ok, <<1>>}
+      assert run(:left_shift, [three, four]) == {:ok, <<48>>}
+      assert run(:pad, [three, four], [[0], [1], [0]]) == {:ok, <<3, 4>>}
+      assert run(:full, [], [<<7>>, [2], {:u, 8}]) == {:ok, <<7, 7>>}
+    end
+
+    test "is refused before it is queued" do
+      for {row, inputs, attributes, message} <- [
+            {:frobnicate, [input()], [], "frobnicate"},
+            {:add, [input()], [], "2 operands"},
+            {:add, [input(), input()], [1], "0 attributes"}
+          ] do
+        assert {:error, error} = Native.stream_run(:cpu, row, inputs, attributes)
+        assert error.message =~ message
+      end
+
+      assert catch_error(Native.stream_run(:cpu, "add", [input(), input()], []))
+      assert catch_error(Native.stream_run(:cpu, :add, [input(), self()], []))
+      assert catch_error(Native.stream_run(:tpu, :negate, [input()], []))
+    end
+
+    test "that has been let go of isn't there" do
+      ref = input()
+      Native.tensor_deallocate(ref)
+      assert {:error, error} = Native.stream_run(:cpu, :negate, [ref], [])
+      assert error.message == "the tensor was deallocated"
+    end
+
+    defp run(row, inputs, attributes \\ []) do
+      {status, ref} = Native.stream_run(:cpu, row, inputs, attributes)
+      assert status in [:ok, :collect]
+      read(ref)
+    end
+  end
+
   test "a tensor is let go of once" do
     ref = input()
     assert Native.tensor_deallocate(ref) == {:ok, true}
@@ -196,7 +234,7 @@ defmodule Mlx.NativeTest do
     binary |> Mlx.from_binary(shape, type) |> Mlx.to_binary()
   end
 
-  defp input, do: Mlx.from_binary(<<3>>, {1}, :u8).data.ref
+  defp input(byte \\ 3), do: Mlx.from_binary(<<byte>>, {1}, :u8).data.ref
 
   defp refused(instructions) do
     assert {:error, error} =

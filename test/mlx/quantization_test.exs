@@ -323,6 +323,15 @@ defmodule Mlx.QuantizationTest do
     refute inspect(Mlx.Compiler.program(branch, [x, weight])) =~ "dequantize("
   end
 
+  test "what a function without a compiler returns of one is an argument of compiled ones" do
+    weight = Quantization.quantize(numbers({64, 64}), axis: 0)
+    x = numbers({1, 64})
+    packed = Nx.Defn.jit_apply(fn weight -> weight end, [weight], compiler: Nx.Defn.Evaluator)
+
+    assert Nx.to_binary(Nx.Defn.jit_apply(&Nx.dot/2, [x, packed], @compiled)) ==
+             Nx.to_binary(Nx.dot(x, Quantization.dequantize(weight)))
+  end
+
   test "quantizing inside of a compiled function" do
     fun = fn x, w -> Nx.dot(x, Quantization.quantize(w, axis: 0, mode: :mxfp8)) end
     [x, w] = [numbers({2, 64}), numbers({64, 5})]

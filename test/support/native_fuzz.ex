@@ -97,7 +97,9 @@ defmodule Mlx.NativeFuzz do
     end
   end
 
-  defp settle({status, ref}, :tensor_from_binary) when status in [:ok, :collect], do: read(ref)
+  defp settle({status, ref}, function)
+       when status in [:ok, :collect] and function in [:tensor_from_binary, :stream_run],
+       do: read(ref)
 
   defp settle({:ok, ref}, :program_new) do
     for _ <- 1..2,
@@ -178,6 +180,14 @@ defmodule Mlx.NativeFuzz do
   defp call(13, _state) do
     name = one(["/mlx-none", "", <<0>>, :rand.bytes(300)])
     {:pointer_from_ipc, [device(), {name, below(100)}, one(shapes()), type(), :tag]}
+  end
+
+  defp call(14, state) do
+    shape = one(shapes())
+    {name, count, _} = row = state.rows |> without_loops() |> one()
+    {{_, _, attributes}, _} = instruction(row, 3, Map.put(state, :rank, length(shape)))
+    inputs = state |> operands(shape) |> Enum.take(count || below(4))
+    {:stream_run, [target(state), name, inputs, attributes]}
   end
 
   defp call(_rows, state) do
