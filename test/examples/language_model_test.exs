@@ -35,6 +35,17 @@ defmodule Mlx.Examples.LanguageModelTest do
   defp quantized(params, nil), do: params
   defp quantized(params, bits), do: Decoder.quantize(params, bits: bits, group_size: 64)
 
+  test "fused parts give the same" do
+    %{"config" => json, "seed" => seed, "prompt" => prompt, "tokens" => expected} =
+      Enum.find(@cases |> File.read!() |> JSON.decode!(), &(&1["name"] == "qwen3"))
+
+    params = json |> RandomWeights.make(seed) |> Decoder.fuse()
+    opts = [defn_options: [compiler: Mlx.Compiler, fuse: true]]
+    generator = Decoder.generator(Decoder.config(json), params, opts)
+    result = Mlx.Generation.generate(generator, prompt, max_tokens: 64)
+    assert result.tokens == expected
+  end
+
   test "weights that are saved give the same" do
     %{"config" => json, "seed" => seed, "prompt" => prompt, "tokens" => expected} =
       Enum.find(@cases |> File.read!() |> JSON.decode!(), &(&1["name"] == "llama-4bit"))
