@@ -18,8 +18,8 @@ defmodule Mlx.Bench.Decoding do
   def run(opts) do
     model = opts[:model] || "tiny"
     config = @models[model] || raise "no model #{model}, only #{inspect(Map.keys(@models))}"
-    device = String.to_existing_atom(opts[:device] || "cpu")
-    type = opts |> Keyword.get(:type, "f32") |> String.to_existing_atom() |> Nx.Type.normalize!()
+    device = String.to_atom(opts[:device] || "cpu")
+    type = opts |> Keyword.get(:type, "f32") |> String.to_atom() |> Nx.Type.normalize!()
     {:ok, _} = Application.ensure_all_started(:mlx)
     Nx.default_backend({Mlx.Backend, device: device})
     lengths = opts |> Keyword.get(:tokens, "64,256") |> String.split(",")

@@ -30,7 +30,7 @@ defmodule Mlx.Config do
     options = check_all!(Application.get_all_env(:mlx))
 
     for {key, default} <- @kept do
-      :persistent_term.put({Mlx, key}, Keyword.get(options, key, default))
+      keep(key, Keyword.get(options, key, default))
     end
 
     Enum.each(options, &apply_option/1)
@@ -51,11 +51,21 @@ defmodule Mlx.Config do
   defp apply_option({:queue_limit, jobs}), do: Mlx.Native.stream_set_queue_limit(jobs)
   defp apply_option(_other), do: :ok
 
+  # Atoms are found faster than tuples.
+  @names for {key, default} <- @kept, do: {key, :"mlx_#{key}", default}
+
   @doc """
   What an option is kept as.
   """
-  for {key, default} <- @kept do
-    def get(unquote(key)), do: :persistent_term.get({Mlx, unquote(key)}, unquote(default))
+  for {key, name, default} <- @names do
+    def get(unquote(key)), do: :persistent_term.get(unquote(name), unquote(default))
+  end
+
+  @doc """
+  Keeps the value of an option.
+  """
+  for {key, name, _default} <- @names do
+    def keep(unquote(key), value), do: :persistent_term.put(unquote(name), value)
   end
 
   @doc """

@@ -12,15 +12,12 @@ defmodule Mlx.Dispatch do
   @doc """
   Runs an operation of `Nx.Backend` on the device of its operands.
   """
-  def run(op, out, args) do
-    tensors = tensors(args, [])
-    run(op, out, args, device(tensors), tensors)
-  end
+  def run(op, out, args), do: run(op, out, args, operands(args))
 
   @doc """
   Runs an operation that has no operands on a device.
   """
-  def create(op, out, args, device), do: run(op, out, args, device, [])
+  def create(op, out, args, device), do: run(op, out, args, {device, args, []})
 
   @doc """
   Runs an operation that folds with a function, the third argument.
@@ -28,28 +25,24 @@ defmodule Mlx.Dispatch do
   def run_fold(op, out, [tensor, acc, fun | rest]) do
     device = device([tensor, acc])
     function = Function.fold(fun, tensor.type, acc.type, device)
-    run(op, out, [tensor, acc, function.captured, function | rest])
+    args = [tensor, acc, function.captured, function | rest]
+    run(op, out, args, operands(args, device))
   end
 
-  defp run(op, out, args, :traced, _tensors), do: Function.run(op, out, args)
+  defp run(op, out, args, {:traced, _nodes, _refs}), do: Function.run(op, out, args)
 
-  defp run(op, out, args, device, tensors) do
+  defp run(op, out, args, {device, nodes, refs}) do
     check_type!(out.type, device)
-    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
-    check_bounds(op, nodes, tensors, device)
+    check_bounds(op, nodes, tensors(args, []), device)
     node = lower(op, out, nodes, args, device)
-    check_finite(result(node, out, tensors, device), op, tensors, device)
+    check_finite(result(node, out, refs, device), op, tensors(args, []), device)
   end
 
   # What is quantized stays so until an operation needs the numbers.
-  defp result(node, out, tensors, device) do
-    if Quantization.deferred?(node) do
-      deferred = {node, refs(tensors, device)}
-      %{out | data: %Backend{ref: nil, device: device, deferred: deferred}}
-    else
-      [ref] = submit([node], tensors, device)
-      wrap(out, ref, device)
-    end
+  defp result(node, out, refs, device) do
+    if Quantization.deferred?(node),
+      do: %{out | data: %Backend{ref: nil, device: device, deferred: {node, refs}}},
+      else: wrap(out, one(node, refs, device), device)
   end
 
   # The only operation to which the bits of a type matter that MLX lacks.
@@ -63,9 +56,7 @@ defmodule Mlx.Dispatch do
   Runs a block of Nx's, by its own definition `fun` if the engine has nothing better.
   """
   def run_block(block, out, args, fun) do
-    tensors = tensors(args, [])
-    device = device(tensors)
-    nodes = args |> nodes(0) |> Downcast.nodes(tensors, device)
+    {device, nodes, refs} = operands(args)
 
     case device != :traced && Lowering.lower_block(block, Downcast.out(out, device), nodes) do
       none when none in [nil, false] ->
@@ -73,15 +64,15 @@ defmodule Mlx.Dispatch do
 
       %Graph{} = node ->
         check_type!(out.type, device)
-        check_bounds(block, nodes, tensors, device)
-        check_finite(result(node, out, tensors, device), block, tensors, device)
+        check_bounds(block, nodes, tensors(args, []), device)
+        check_finite(result(node, out, refs, device), block, tensors(args, []), device)
 
       nodes when is_tuple(nodes) ->
         outs = Tuple.to_list(out)
         Enum.each(outs, &check_type!(&1.type, device))
-        refs = nodes |> Tuple.to_list() |> submit(tensors, device)
+        refs = nodes |> Tuple.to_list() |> submit_all(refs, device)
         outs = Enum.zip_with(outs, refs, &wrap(&1, &2, device))
-        check_finite(List.to_tuple(outs), block, tensors, device)
+        check_finite(List.to_tuple(outs), block, tensors(args, []), device)
     end
   end
 
@@ -97,15 +88,15 @@ defmodule Mlx.Dispatch do
   Queues what makes the nodes of the arrays of tensors, which are the first inputs, in
   the order of the arguments.
   """
-  def submit(nodes, tensors, device) do
-    refs = refs(tensors, device)
+  def submit(nodes, tensors, device), do: submit_all(nodes, refs(tensors, device), device)
+
+  defp submit_all(nodes, refs, device) do
     {instructions, registers} = Graph.flatten(nodes, length(refs))
-    submit(device, instructions, refs, registers)
+    submit_instructions(device, instructions, refs, registers)
   end
 
-  defp submit(device, instructions, refs, registers) do
-    queue(device, &Native.stream_submit(&1, instructions, refs, registers))
-  end
+  defp submit_instructions(device, instructions, refs, registers),
+    do: queue(device, &Native.stream_submit(&1, instructions, refs, registers))
 
   @doc """
   Copies a binary to a device.
@@ -140,7 +131,7 @@ defmodule Mlx.Dispatch do
   def copy(%T{} = tensor, device) do
     check_type!(tensor.type, device)
     ref = across(tensor, device)
-    [ref] = submit(device, [], [ref], [0])
+    [ref] = submit_instructions(device, [], [ref], [0])
     wrap(tensor, ref, device)
   end
 
@@ -230,28 +221,70 @@ defmodule Mlx.Dispatch do
 
   # Operands
 
+  # The device of arguments, with nodes in the place of tensors, and their arrays.
+  defp operands(args) do
+    with nil <- plain(args, nil, 0, [], []),
+         do: operands(args, args |> tensors([]) |> device())
+  end
+
+  defp operands(_args, :traced), do: {:traced, [], []}
+
+  defp operands(args, device),
+    do: {device, nodes(args, 0, device), args |> tensors([]) |> refs(device)}
+
+  # Those of most operations are arrays of one device and numbers, at which one look is enough.
+  defp plain([%T{data: data, type: type, shape: shape} | args], on, register, nodes, refs) do
+    case data do
+      %Backend{device: device, ref: ref, deferred: nil}
+      when device != :traced and (device == on or on == nil) ->
+        node = Graph.input(register, Downcast.stored(type, device), shape)
+        plain(args, device, register + 1, [node | nodes], [ref | refs])
+
+      _other ->
+        nil
+    end
+  end
+
+  defp plain([[_ | _] = list | args], on, register, nodes, refs) do
+    if tensors(list, []) == [], do: plain(args, on, register, [list | nodes], refs)
+  end
+
+  defp plain([arg | args], on, register, nodes, refs),
+    do: plain(args, on, register, [arg | nodes], refs)
+
+  defp plain([], nil, _register, _nodes, _refs), do: nil
+  defp plain([], on, _register, nodes, refs), do: {on, Enum.reverse(nodes), Enum.reverse(refs)}
+
   defp tensors([], acc), do: acc
   defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))
   defp tensors(%T{} = tensor, acc), do: [tensor | acc]
   defp tensors(_arg, acc), do: acc
 
   # The arguments with nodes in the place of tensors.
-  defp nodes([], _register), do: []
+  defp nodes([], _register, _device), do: []
 
-  defp nodes([%T{data: %Backend{deferred: {node, refs}}} | args], register) do
-    [Graph.shift(node, register) | nodes(args, register + length(refs))]
-  end
+  defp nodes([%T{data: data, type: type, shape: shape} | args], register, device) do
+    case data do
+      %Backend{deferred: {node, refs}} ->
+        [Graph.shift(node, register) | nodes(args, register + length(refs), device)]
 
-  defp nodes([%T{type: type, shape: shape} | args], register) do
-    [Graph.input(register, Narrow.wide(type), shape) | nodes(args, register + 1)]
-  end
-
-  defp nodes([arg | args], register) do
-    case is_list(arg) && tensors(arg, []) do
-      none when none in [false, []] -> [arg | nodes(args, register)]
-      found -> [nodes(arg, register) | nodes(args, register + inputs(found))]
+      _one_array ->
+        node = Graph.input(register, Downcast.stored(type, device), shape)
+        [node | nodes(args, register + 1, device)]
     end
   end
+
+  defp nodes([[_ | _] = list | args], register, device) do
+    case tensors(list, []) do
+      [] ->
+        [list | nodes(args, register, device)]
+
+      found ->
+        [nodes(list, register, device) | nodes(args, register + inputs(found), device)]
+    end
+  end
+
+  defp nodes([arg | args], register, device), do: [arg | nodes(args, register, device)]
 
   defp inputs(tensors), do: tensors |> Enum.map(&length(arrays(&1))) |> Enum.sum()
 
@@ -285,6 +318,9 @@ defmodule Mlx.Dispatch do
 
   defp refs([], _device), do: []
 
+  defp refs([%T{data: %Backend{ref: ref, device: device, deferred: nil}} | rest], device),
+    do: [ref | refs(rest, device)]
+
   defp refs([%T{data: %Backend{deferred: {_node, parts}}} | rest], device),
     do: parts ++ refs(rest, device)
 
@@ -316,7 +352,7 @@ defmodule Mlx.Dispatch do
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
   """
-  def ref(%T{data: %Backend{ref: ref, device: device}}, device), do: ref
+  def ref(%T{data: %Backend{ref: ref, deferred: nil, device: device}}, device), do: ref
 
   def ref(%T{data: %Backend{}, type: {:f, 64}} = tensor, to) do
     check_type!(tensor.type, to)
@@ -388,11 +424,29 @@ defmodule Mlx.Dispatch do
   end
 
   # The array of a node whose inputs are other arrays.
-  defp one(node, refs, device) do
-    refs = List.wrap(refs)
-    {instructions, registers} = Graph.flatten([node], length(refs))
-    [ref] = submit(device, instructions, refs, registers)
-    ref
+  defp one(node, refs, device) when is_list(refs) do
+    if Graph.single?(node, length(refs)) do
+      run_row(node, refs, device)
+    else
+      [ref] = submit_all([node], refs, device)
+      ref
+    end
+  end
+
+  defp one(node, ref, device), do: one(node, [ref], device)
+
+  # Without what calls of `queue/2` take, as most operations come here.
+  defp run_row(%Graph{row: row, attributes: attributes} = node, refs, device) do
+    target = Mlx.Stream.target(device)
+
+    case Native.stream_run(target, row, refs, attributes) do
+      :full ->
+        await_room(target)
+        run_row(node, refs, device)
+
+      answer ->
+        settle(queued(answer))
+    end
   end
 
   defp check_size!(binary, shape, {_, bits} = type) do
@@ -406,46 +460,40 @@ defmodule Mlx.Dispatch do
   end
 
   defp load_bytes(binary, shape, type, device) do
-    [ref] =
-      queue(device, fn target ->
-        with {status, ref} when status in [:ok, :collect] <-
-               Native.tensor_from_binary(target, binary, Tuple.to_list(shape), type),
-             do: {status, [ref]}
-      end)
-
-    ref
+    queue(device, &Native.tensor_from_binary(&1, binary, Tuple.to_list(shape), type))
   end
 
   @doc """
   Makes a request of where the work of this process for a device goes, again for as long
   as the queue there is full.
   """
-  def queue(device, request), do: device |> Mlx.Stream.target() |> ask(request)
+  def queue(device, request) do
+    target = Mlx.Stream.target(device)
 
-  defp ask(target, request) do
     case request.(target) do
-      {:ok, refs} ->
-        settle(refs)
-
-      {:collect, refs} ->
-        :erlang.garbage_collect()
-        settle(refs)
-
       :full ->
         await_room(target)
-        ask(target, request)
+        queue(device, request)
 
-      {:error, error} ->
-        raise Mlx.Error.from_native(error)
+      answer ->
+        settle(queued(answer))
     end
   end
 
-  defp settle(refs) do
-    if Mlx.Config.get(:dispatch) == :sync do
-      await(&Native.tensor_eval(refs, &1))
-    end
+  defp queued({:ok, made}), do: made
 
-    refs
+  defp queued({:collect, made}) do
+    :erlang.garbage_collect()
+    made
+  end
+
+  defp queued({:error, error}), do: raise(Mlx.Error.from_native(error))
+
+  defp settle(made) do
+    if Mlx.Config.get(:dispatch) == :sync,
+      do: await(&Native.tensor_eval(List.wrap(made), &1))
+
+    made
   end
 
   defp await_room(target) do

@@ -5,7 +5,6 @@ defmodule Mlx.Downcast do
   # tensor is one of f32, and operations see only that type; Nx goes on to say f64. Values
   # are narrowed where they come in and widened where they go out.
 
-  alias Mlx.Graph
   alias Mlx.Lowering.Narrow
 
   @devices {__MODULE__, :devices}
@@ -25,21 +24,6 @@ defmodule Mlx.Downcast do
   def out(outs, device) when is_tuple(outs) do
     outs |> Tuple.to_list() |> Enum.map(&out(&1, device)) |> List.to_tuple()
   end
-
-  @doc """
-  Arguments of a lowering for a device, with the nodes of tensors.
-  """
-  def nodes(nodes, tensors, device) do
-    if any?(tensors) and lacking?(device), do: narrowed(nodes), else: nodes
-  end
-
-  defp any?([]), do: false
-  defp any?([%{type: {:f, 64}} | _]), do: true
-  defp any?([_ | tensors]), do: any?(tensors)
-
-  defp narrowed(list) when is_list(list), do: Enum.map(list, &narrowed/1)
-  defp narrowed(%Graph{type: {:f, 64}} = node), do: %{node | type: {:f, 32}}
-  defp narrowed(other), do: other
 
   @doc """
   Raises if f64 is not there on a device and nothing is to stand in for it.

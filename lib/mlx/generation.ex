@@ -47,6 +47,10 @@ defmodule Mlx.Generation do
 
   From what is kept one is drawn with a number from `:key`. Probabilities are in `f32`.
 
+  The penalty is that of [Keskar et al., 2019](https://arxiv.org/abs/1909.05858), `:top_p` is from
+  [Holtzman et al., 2019](https://arxiv.org/abs/1904.09751), `:min_p` from [Nguyen et al.,
+  2024](https://arxiv.org/abs/2407.01082).
+
   ## Telemetry
 
   `[:mlx, :generation, …]`, see `Mlx.Telemetry`.
@@ -111,6 +115,9 @@ defmodule Mlx.Generation do
     * `:ahead` - how many steps are queued before a token is read, `1` by default, and `2` on a GPU.
       As many are computed for nothing when a row ends before `:max_tokens`.
     * `:defn_options` - for compiling the functions, `[compiler: Mlx.Compiler]` by default
+
+  Raises `ArgumentError` if an option is unknown, or not what it has to be. What the model itself raises
+  is raised by the first call that runs it.
 
   ## Examples
 
@@ -195,9 +202,9 @@ defmodule Mlx.Generation do
   @doc """
   Generates all tokens, and waits for them.
 
-  Takes what `stream/3` takes. Gives a map with `:tokens`, the last one included, `:text`, which is
-  `nil` without `:decode`, and `:finish`, the reason of `Mlx.Generation.Token`; for a batch a
-  list of such maps.
+  Takes what `stream/3` takes, and raises what it raises. Gives a map with `:tokens`, the last one
+  included, `:text`, which is `nil` without `:decode`, and `:finish`, the reason of
+  `Mlx.Generation.Token`; for a batch a list of such maps.
 
   ## Examples
 
@@ -233,8 +240,9 @@ defmodule Mlx.Generation do
   @doc """
   Generates in a process of its own, which sends messages to the caller.
 
-  Takes what `stream/3` takes. It runs on the stream of the `Mlx.Stream.with_stream/2` that it is
-  called in, if there is one. With the `ref` of the result, messages are
+  Takes what `stream/3` takes, and raises `ArgumentError` in the caller as it does. It runs on the
+  stream of the `Mlx.Stream.with_stream/2` that it is called in, if there is one. With the `ref` of
+  the result, messages are
 
     * `{Mlx.Generation, ref, {:token, token}}` for each `Mlx.Generation.Token`
     * `{Mlx.Generation, ref, {:done, summary}}` after the last one
@@ -290,6 +298,8 @@ defmodule Mlx.Generation do
     * `:temperature`, `:top_k`, `:top_p`, `:min_p`, `:repetition_penalty` - as for `stream/3`, but
       that `1.0` is the default temperature
     * `:past` - integers `{batch, count}`, the tokens that have the penalty
+
+  Raises `ArgumentError` if an option is not what it has to be, or if there is a penalty without `:past`.
 
   ## Examples
 

@@ -176,27 +176,21 @@ defmodule Mlx.Graph do
   end
 
   @doc """
+  Whether a node is the only result of a row on all inputs in their order, as those of most
+  eager operations are.
+  """
+  def single?(%Graph{id: id, operands: operands, results: 1}, inputs) when is_reference(id),
+    do: in_order?(operands, 0, inputs)
+
+  def single?(%Graph{}, _inputs), do: false
+
+  defp in_order?([%Graph{id: at} | operands], at, inputs), do: in_order?(operands, at + 1, inputs)
+  defp in_order?(operands, at, inputs), do: operands == [] and at == inputs
+
+  @doc """
   Instructions for nodes, in the order they can run, and the registers of their values.
   """
-  # Most eager operations are one row on tensors, and need no numbering.
-  def flatten([%Graph{id: id, operands: operands, result: 0} = node] = nodes, inputs)
-      when is_reference(id) do
-    case input_registers(operands, []) do
-      :none -> number(nodes, inputs)
-      registers -> {[{node.row, registers, node.attributes}], [inputs]}
-    end
-  end
-
-  def flatten(nodes, inputs), do: number(nodes, inputs)
-
-  defp input_registers([], acc), do: Enum.reverse(acc)
-
-  defp input_registers([%Graph{id: id} | operands], acc) when is_integer(id),
-    do: input_registers(operands, [id | acc])
-
-  defp input_registers(_operands, _acc), do: :none
-
-  defp number(nodes, inputs) do
+  def flatten(nodes, inputs) do
     {registers, {instructions, _next, _known}} = visit_all(nodes, {[], inputs, %{}})
     {Enum.reverse(instructions), registers}
   end

@@ -20,6 +20,7 @@ defmodule Mlx.Native do
   def stream_new(_device), do: nif_error()
   def stream_close(_stream), do: nif_error()
   def stream_submit(_target, _instructions, _inputs, _outputs), do: nif_error()
+  def stream_run(_target, _row, _inputs, _attributes), do: nif_error()
   def stream_await_room(_target, _tag), do: nif_error()
   def stream_set_queue_limit(_jobs), do: nif_error()
   def stream_queue_limit, do: nif_error()

@@ -9,7 +9,7 @@ defmodule Mlx.Examples.LanguageModelTest do
   @external_resource @cases
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -61,7 +61,7 @@ defmodule Mlx.Examples.LanguageModelTest do
     on_exit(fn -> File.rm_rf!(folder) end)
     params = json |> RandomWeights.make(seed) |> Decoder.quantize(bits: 4)
     Mlx.Weights.save(folder, params, config: json)
-    {config, loaded} = Decoder.read(folder, device: :cpu)
+    {config, loaded} = Decoder.read(folder)
     assert %Mlx.Quantization.Tensor{} = loaded["lm_head.weight"]
     generator = Decoder.generator(config, loaded)
     assert Mlx.Generation.generate(generator, prompt, max_tokens: 64).tokens == expected

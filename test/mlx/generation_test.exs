@@ -8,10 +8,10 @@ defmodule Mlx.GenerationTest do
   doctest Mlx.Generation
 
   @vocabulary 50
-  @defn_options [compiler: Mlx.Compiler, device: :cpu]
+  @defn_options [compiler: Mlx.Compiler]
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 

@@ -47,8 +47,22 @@ defmodule Mlx.GraphTest do
     assert flatten([sum, negative, a, sum], 1) == {instructions, [2, 1, 0, 2]}
   end
 
+  test "a row on all inputs in their order is a single one" do
+    [a, b] = inputs(2)
+    assert single?(op(:add, [a, b], @f32, {2}), 2)
+    assert single?(op(:arange, [], [3, {:s, 32}], {:s, 32}, {3}), 0)
+
+    refute single?(a, 1)
+    refute single?(op(:add, [b, a], @f32, {2}), 2)
+    refute single?(op(:add, [a, a], @f32, {2}), 1)
+    refute single?(op(:negate, [a], @f32, {2}), 2)
+    refute single?(op(:negate, [op(:negate, [a], @f32, {2})], @f32, {2}), 1)
+    [_, vectors] = ops(:eigh, [a], [{@f32, {2}}, {@f32, {2, 2}}])
+    refute single?(vectors, 1)
+  end
+
   test "the rows a module uses are remembered" do
-    assert Enum.sort(rows()) == [:add, :arange, :multiply, :negate, :subtract, :sum]
+    assert Enum.sort(rows()) == [:add, :arange, :eigh, :multiply, :negate, :subtract, :sum]
     assert rows() -- Mlx.Graph.table() == []
   end
 

@@ -10,7 +10,7 @@ defmodule Mlx.NxDoctestTest do
   alias Mlx.{DocDifferences, DocExamples}
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -49,7 +49,7 @@ defmodule Mlx.NxKernelDoctestTest do
   use Nx.Defn.Kernel
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -80,7 +80,7 @@ defmodule Mlx.NxServingDoctestTest do
   end
 
   setup do
-    Nx.global_default_backend({Mlx.Backend, device: :cpu})
+    Nx.global_default_backend(Mlx.Backend)
     on_exit(fn -> Nx.global_default_backend(Nx.BinaryBackend) end)
   end
 

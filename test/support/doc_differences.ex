@@ -4,6 +4,7 @@ defmodule Mlx.DocDifferences do
   """
 
   import ExUnit.Assertions
+  alias Mlx.{DocExamples, TestDevice}
 
   # How far apart the digits of an example may be, in units of the last place, by the
   # number of the example in the documentation of the function.
@@ -53,7 +54,24 @@ defmodule Mlx.DocDifferences do
   The options of `Mlx.DocExamples.check/2` by module and function, and the number of the
   example there. Functions are names.
   """
-  def all, do: Map.merge(@digits, @different)
+  def all do
+    @digits |> Map.merge(@different) |> Map.merge(refused(), fn _, a, b -> Map.merge(a, b) end)
+  end
+
+  # Vectorized integers are compared by way of f64.
+  @by_way_of_f64 [{Nx, {:all_close, 3}, 10}, {Nx, {:all_close, 3}, 11}]
+
+  # On a device without f64.
+  defp refused do
+    for module <- DocExamples.modules(),
+        not TestDevice.f64?(),
+        %{function: function, number: number} = example <- DocExamples.examples(module),
+        DocExamples.f64?(example) or {module, function, number} in @by_way_of_f64 do
+      {{module, function}, {number, [refused: true]}}
+    end
+    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+    |> Map.new(fn {function, examples} -> {function, Map.new(examples)} end)
+  end
 
   @doc """
   The options for an example.

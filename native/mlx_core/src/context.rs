@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::beside;
+use crate::cuda;
 use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::evaluation;
@@ -30,9 +31,6 @@ const MAX_IN_FLIGHT: usize = 4096;
 
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
-
-/// Bytes up to which what is started by itself is taken for something to be read.
-const SOON_READ: usize = 4096;
 
 /// The state of a worker that only its own thread sees.
 pub struct Context {
@@ -246,17 +244,10 @@ impl Context {
     /// Starts computing the slot's array.
     pub(crate) fn async_eval(&mut self, slot: &Arc<Slot>) {
         self.flush();
-        let Some(array) = slot.unsettled_array() else {
-            return;
-        };
-        let outcome = if !readable_in_place(self.worker.device()) && array.nbytes() <= SOON_READ {
-            start_with_copy(slot, &array)
-        } else if ffi::is_available(&array) {
-            Ok(())
-        } else {
-            evaluation::async_eval(&[&array])
-        };
-        if let Err(error) = outcome {
+        let array = slot
+            .unsettled_array()
+            .filter(|array| !ffi::is_available(array));
+        if let Some(Err(error)) = array.map(|array| evaluation::async_eval(&[&array])) {
             self.poison(error);
         }
     }
@@ -268,10 +259,6 @@ impl Context {
         if array.size() == 0 {
             return Ok(HostView::new(array, self.worker));
         }
-        if let Some(copy) = slot.copy() {
-            self.eval_arrays(std::slice::from_ref(&copy))?;
-            return Ok(HostView::new(copy, self.worker));
-        }
         if !ffi::is_row_contiguous(&array) {
             array = self.compute(ffi::c_op!(
                 mlx_contiguous(array.as_ptr(), false),
@@ -279,10 +266,13 @@ impl Context {
             ))?;
             slot.replace(ffi::share(&array));
         }
-        if !readable_in_place(self.worker.device()) {
-            array = self.host_copy(&array)?;
+        if readable_in_place(self.worker.device()) {
+            return Ok(HostView::new(array, self.worker));
         }
-        Ok(HostView::new(array, self.worker))
+        match cuda::copy(&array) {
+            Some(bytes) => Ok(HostView::of_copy(bytes, self.worker)),
+            None => Ok(HostView::new(self.host_copy(&array)?, self.worker)),
+        }
     }
 
     /// Whether anything may be left to compute.
@@ -376,7 +366,7 @@ impl Context {
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
         // A stream computes in order, so what was started before is done as well.
-        match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
+        match evaluation::wait(self.pending_bytes, &references) {
             Ok(()) => {
                 self.in_flight.clear();
                 // MLX lets go of an array's event when it is first asked for this, which
@@ -392,7 +382,12 @@ impl Context {
 
     /// A buffer of its own for the host, so that the device keeps the original.
     fn host_copy(&mut self, array: &Array) -> Result<Array, Arc<Error>> {
-        self.compute(copy_of(array))
+        let zero = Array::from_slice(&[0u8], &[1]);
+        let copy = array
+            .reshape(&[-1])
+            .and_then(|flat| flat.view_dtype(Dtype::Uint8))
+            .and_then(|bytes| bytes.add(&zero));
+        self.compute(copy)
     }
 
     /// Type and shape of a slot's array, computed or not.
@@ -411,20 +406,6 @@ impl Context {
         }
         error
     }
-}
-
-fn copy_of(array: &Array) -> std::result::Result<Array, mlx_rs::error::Exception> {
-    let zero = Array::from_slice(&[0u8], &[1]);
-    array.reshape(&[-1])?.view_dtype(Dtype::Uint8)?.add(&zero)
-}
-
-/// Starts computing an array and a copy for the host. What is queued until it is read would
-/// otherwise come before the copy.
-fn start_with_copy(slot: &Slot, array: &Array) -> Result<(), Error> {
-    let copy = copy_of(array)?;
-    evaluation::async_eval(&[array, &copy])?;
-    slot.keep_copy(copy);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -513,22 +494,6 @@ mod tests {
         let later = filled(&stream, ones);
         assert!(ask(&stream, |context| context.synchronize()).is_ok());
         assert_eq!(read(&stream, &later).unwrap(), values);
-    }
-
-    #[test]
-    fn a_copy_for_the_host_is_read() {
-        let stream = stream();
-        let slot = filled(&stream, || ones().reshape(&[1, 2]).unwrap());
-        let started = slot.clone();
-        ask(&stream, move |context| {
-            context.flush();
-            start_with_copy(&started, &started.unsettled_array().unwrap())
-        })
-        .unwrap();
-        let (copied, expected) = (slot.copy().unwrap(), [1f32.to_ne_bytes(); 2].concat());
-        let view = ask(&stream, move |context| context.read(&slot)).unwrap();
-        assert_eq!(view.bytes(), expected);
-        assert_eq!(view.bytes().as_ptr(), ffi::data(&copied));
     }
 
     #[test]

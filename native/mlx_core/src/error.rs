@@ -107,6 +107,8 @@ pub enum Error {
         group_size: i32,
         bits: i32,
     },
+    #[error("there are no groups of {group_size} numbers of {bits} bits")]
+    QuantizedFormat { group_size: i32, bits: i32 },
     #[error("type {kind}{bits} is not supported")]
     UnsupportedType { kind: &'static str, bits: u32 },
     #[error("the tensor was deallocated")]
@@ -213,6 +215,7 @@ impl Error {
             | Error::Axis { .. }
             | Error::EmptyAxis { .. }
             | Error::Quantized { .. }
+            | Error::QuantizedFormat { .. }
             | Error::SegmentSize { .. } => ErrorKind::Shape,
             Error::UnsupportedType { .. } | Error::PositionType { .. } => ErrorKind::Type,
             Error::UnknownOp { .. } | Error::NotAddressable { .. } | Error::NoElements => {

@@ -19,8 +19,6 @@ pub struct Slot {
     owner: &'static Worker,
     /// An op has read it, so that computing that op's result computes it, too.
     used: AtomicBool,
-    /// The same values where the host can read them, for a GPU's memory that it can't.
-    copy: Mutex<Option<Array>>,
     /// Its value, if the host has given it and it is a number.
     number: OnceCell<i64>,
     /// Shared memory that holds its values.
@@ -57,7 +55,6 @@ impl Slot {
             state: Mutex::new(State::Empty),
             owner,
             used: AtomicBool::new(false),
-            copy: Mutex::new(None),
             number: OnceCell::new(),
             segments: Mutex::new(Vec::new()),
         })
@@ -127,16 +124,6 @@ impl Slot {
             State::Failed(error) => Some(error.clone()),
             _ => None,
         }
-    }
-
-    pub(crate) fn keep_copy(&self, copy: Array) {
-        if let Some(old) = self.copy.lock().replace(copy) {
-            self.owner.discard(old);
-        }
-    }
-
-    pub(crate) fn copy(&self) -> Option<Array> {
-        self.copy.lock().as_ref().map(ffi::share)
     }
 
     pub(crate) fn know(&self, number: i64) {
@@ -210,9 +197,6 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if let State::Ready { array, .. } = std::mem::replace(self.state.get_mut(), State::Empty) {
             self.owner.discard(array);
-        }
-        if let Some(copy) = self.copy.get_mut().take() {
-            self.owner.discard(copy);
         }
         let segments = std::mem::take(self.segments.get_mut());
         if !segments.is_empty() {

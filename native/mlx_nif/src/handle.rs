@@ -1,22 +1,22 @@
 use mlx_core::Error;
-use rustler::{Decoder, NifResult, Resource, ResourceArc, Term, TermType};
+use rustler::{Decoder, NifResult, Resource, Term, TermType};
 
-/// A resource as an argument. One that has been on another node arrives as a reference
-/// to nothing.
-pub struct Handle<T: Resource>(Option<ResourceArc<T>>);
+/// A resource as an argument, for as long as the call takes. One that has been on another
+/// node arrives as a reference to nothing.
+pub struct Handle<'a, T: Resource>(Option<&'a T>);
 
 /// What errors call a resource.
 pub trait Named {
     const NAME: &'static str;
 }
 
-impl<T: Resource + Named> Handle<T> {
-    pub fn get(&self) -> Result<&ResourceArc<T>, Error> {
-        self.0.as_ref().ok_or(Error::Elsewhere { what: T::NAME })
+impl<'a, T: Resource + Named> Handle<'a, T> {
+    pub fn get(&self) -> Result<&'a T, Error> {
+        self.0.ok_or(Error::Elsewhere { what: T::NAME })
     }
 }
 
-impl<'a, T: Resource> Decoder<'a> for Handle<T> {
+impl<'a, T: Resource> Decoder<'a> for Handle<'a, T> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         match term.decode() {
             Ok(resource) => Ok(Handle(Some(resource))),

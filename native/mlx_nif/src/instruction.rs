@@ -5,7 +5,6 @@ use mlx_core::{
     dtype_from_nx, ops, Attribute, Dtype, Error, Few, Instruction, Instructions, Program,
 };
 use once_cell::sync::OnceCell;
-use rustler::types::ListIterator;
 use rustler::{Atom, Binary, Decoder, Env, NifResult, NifTuple, NifUnitEnum, Term, TermType};
 
 /// Why a term is no instruction: it has another shape, or the engine refuses what it says.
@@ -86,6 +85,21 @@ fn program_at(
     Ok(Program::new(inputs, instructions, numbers(outputs)?)?)
 }
 
+/// Checks a row on all inputs in their order, of which the result is the output.
+pub fn single(inputs: usize, name: Term, attributes: Term) -> Result<Program, Refusal> {
+    let instruction = Instruction {
+        row: row(name)?,
+        operands: (0..inputs).collect(),
+        attributes: each(attributes, |term| attribute(0, term))?,
+    };
+    let instructions = Instructions::from([instruction]);
+    Ok(Program::new(
+        inputs,
+        instructions,
+        Few::from_iter([inputs]),
+    )?)
+}
+
 fn instruction(depth: usize, term: Term) -> Result<Instruction, Refusal> {
     let (name, operands, attributes): (Term, Term, Term) = term.decode()?;
     Ok(Instruction {
@@ -116,13 +130,19 @@ pub fn nested(depth: usize, term: Term) -> Result<Program, Refusal> {
 }
 
 /// A list's elements, each by `decode`.
-pub fn each<'a, T, L: FromIterator<T>>(
+pub fn each<'a, T, L: Default + Extend<T>>(
     list: Term<'a>,
     decode: impl Fn(Term<'a>) -> Result<T, Refusal>,
 ) -> Result<L, Refusal> {
-    // The iterator panics at the end of a list that is improper.
-    list.list_length()?;
-    list.decode::<ListIterator>()?.map(decode).collect()
+    let (mut elements, mut rest) = (L::default(), list);
+    while let Ok((first, others)) = rest.list_get_cell() {
+        elements.extend([decode(first)?]);
+        rest = others;
+    }
+    if !rest.is_empty_list() {
+        return Err(rustler::Error::BadArg.into());
+    }
+    Ok(elements)
 }
 
 /// A list in arguments, which may turn out to be improper.

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::panic::RefUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlx_core::{Error, Few, Slot, Stream};
+use mlx_core::{Error, Few, Program, Slot, Stream};
 use rustler::types::atom;
 use rustler::{
     Atom, Encoder, Env, NifResult, NifTaggedEnum, NifTuple, NifUntaggedEnum, Resource, ResourceArc,
@@ -13,7 +13,7 @@ use crate::device::DeviceAtom;
 use crate::error::ErrorMap;
 use crate::garbage::note_caller;
 use crate::handle::{Handle, Named};
-use crate::instruction::{each, program, Refusal};
+use crate::instruction::{each, program, single, Refusal};
 use crate::reply::{outcome, Letter, Outcome, Reply};
 use crate::tensor::Tensor;
 
@@ -57,12 +57,12 @@ impl RefUnwindSafe for StreamHandle {}
 /// Where work goes: to the stream that all share on a device, or to one.
 #[derive(NifUntaggedEnum)]
 #[rustler(decode)]
-pub enum Target {
+pub enum Target<'a> {
     Device(DeviceAtom),
-    Stream(Handle<StreamHandle>),
+    Stream(Handle<'a, StreamHandle>),
 }
 
-impl Target {
+impl Target<'_> {
     pub fn stream(&self) -> Result<Cow<'static, Stream>, Error> {
         match self {
             Target::Device(device) => Ok(Cow::Borrowed(Stream::of((*device).into())?)),
@@ -111,24 +111,45 @@ fn stream_submit(
     inputs: Term,
     outputs: Term,
 ) -> NifResult<Submitted<Vec<ResourceArc<Tensor>>>> {
+    let program = |inputs| program(inputs, instructions, outputs);
+    submit(env, target, inputs, program, |slots| {
+        slots.into_iter().map(Tensor::new).collect()
+    })
+}
+
+/// Queues one row of the op table on tensors and gives the tensor of its result.
+#[rustler::nif]
+fn stream_run(
+    env: Env,
+    target: Target,
+    row: Term,
+    inputs: Term,
+    attributes: Term,
+) -> NifResult<Submitted<ResourceArc<Tensor>>> {
+    let program = |inputs| single(inputs, row, attributes);
+    submit(env, target, inputs, program, |mut slots| {
+        Tensor::new(slots.remove(0))
+    })
+}
+
+fn submit<T>(
+    env: Env,
+    target: Target,
+    inputs: Term,
+    program: impl FnOnce(usize) -> Result<Program, Refusal>,
+    tensors: impl FnOnce(Few<Arc<Slot>>) -> T,
+) -> NifResult<Submitted<T>> {
     note_caller(env);
-    match submit(target, instructions, inputs, outputs) {
-        Ok(tensors) => Ok(Ok(tensors).into()),
+    let queue = || {
+        let inputs: Few<Arc<Slot>> = each(inputs, slot)?;
+        let program = program(inputs.len())?;
+        Ok(target.stream()?.run(Arc::new(program), inputs))
+    };
+    match queue() {
+        Ok(slots) => Ok(Ok(slots.map(tensors)).into()),
         Err(Refusal::Engine(error)) => Ok(Submitted::Error(error.into())),
         Err(Refusal::Term(error)) => Err(error),
     }
-}
-
-fn submit(
-    target: Target,
-    instructions: Term,
-    inputs: Term,
-    outputs: Term,
-) -> Result<Option<Vec<ResourceArc<Tensor>>>, Refusal> {
-    let inputs: Few<Arc<Slot>> = each(inputs, slot)?;
-    let program = program(inputs.len(), instructions, outputs)?;
-    let slots = target.stream()?.run(Arc::new(program), inputs);
-    Ok(slots.map(|slots| slots.into_iter().map(Tensor::new).collect()))
 }
 
 pub fn slot(tensor: Term) -> Result<Arc<Slot>, Refusal> {

@@ -29,7 +29,7 @@ impl Named for Tensor {
     const NAME: &'static str = "tensor";
 }
 
-impl Handle<Tensor> {
+impl Handle<'_, Tensor> {
     pub fn slot(&self) -> Result<Arc<Slot>, Error> {
         self.get()?.slot()
     }

@@ -3,8 +3,9 @@
 use mlx_rs::ops::{concatenate, maximum};
 use mlx_rs::{Array, Dtype, Stream};
 
+use super::attention::{attention, Attention};
 use super::creation::arange;
-use super::fast::{attention, places, Attention};
+use super::fast::places;
 use super::indexing::{put_slice_dynamic, size};
 use super::number;
 use super::slicing::{rank, Part};

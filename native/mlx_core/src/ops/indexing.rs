@@ -222,7 +222,7 @@ fn take(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
 }
 
 pub(super) fn take_along_axis(x: &Array, indices: &Array, axis: i32, s: &Stream) -> Result<Array> {
-    let indices = along(x, axis, indices, s)?;
+    let indices = positions::without_sign(&along(x, axis, indices, s)?)?;
     Ok(c_op!(
         mlx_take_along_axis(x.as_ptr(), indices.as_ptr(), axis),
         s

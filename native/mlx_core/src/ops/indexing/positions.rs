@@ -48,12 +48,19 @@ pub(super) fn inside(positions: &Array, limits: &[i32], s: &Stream) -> Result<Ar
     unsigned(&inside, s)
 }
 
-/// GPUs have no kernels for unsigned 64-bit positions. Where there can be no negative
-/// ones, MLX does not look for them, which saves time on GPUs.
+/// GPUs have no kernels for unsigned 64-bit positions, and save time without signs.
 pub(super) fn unsigned(inside: &Array, s: &Stream) -> Result<Array> {
+    match inside.dtype() {
+        Dtype::Int32 if on_gpu(s) => without_sign(inside),
+        Dtype::Uint64 => Ok(inside.as_dtype(Dtype::Uint32)?),
+        _ => Ok(inside.clone()),
+    }
+}
+
+/// Where there can be no negative positions, MLX does not look for them.
+pub(super) fn without_sign(inside: &Array) -> Result<Array> {
     Ok(match inside.dtype() {
-        Dtype::Int32 if on_gpu(s) => inside.view_dtype(Dtype::Uint32)?,
-        Dtype::Uint64 => inside.as_dtype(Dtype::Uint32)?,
+        Dtype::Int32 => inside.view_dtype(Dtype::Uint32)?,
         _ => inside.clone(),
     })
 }
