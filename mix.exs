@@ -34,7 +34,7 @@ defmodule Mlx.MixProject do
   # Without Bumblebee: 0.7.0 asks Hex for Nx 0.12.
   defp deps(nil) do
     [
-      {:nx, "~> 0.13"},
+      {:nx, "~> 0.13.1"},
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
