@@ -34,7 +34,7 @@ defmodule Mlx.MixProject do
   # Without Bumblebee: 0.7.0 asks Hex for Nx 0.12.
   defp deps(nil) do
     [
-      {:nx, "~> 0.13"},
+      {:nx, "~> 0.13.1"},
       {:telemetry, "~> 1.0"},
       {:rustler, "~> 0.38", runtime: false},
       {:stream_data, "~> 1.1", only: [:dev, :test]},
@@ -68,7 +68,7 @@ defmodule Mlx.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url},
       files:
-        ~w(lib native bench data guides livebooks Cargo.toml Cargo.lock mix.exs) ++
+        ~w(lib native bench data examples guides livebooks Cargo.toml Cargo.lock mix.exs) ++
           ~w(README.md ARCHITECTURE.md CHANGELOG.md LICENSE)
     ]
   end
@@ -92,7 +92,7 @@ defmodule Mlx.MixProject do
         "Backend documentation": ~r"^guides/backend_documentation/"
       ],
       groups_for_modules: [
-        Models: [~r"^Mlx.Fast", ~r"^Mlx.Quantization", ~r"^Mlx.Weights", ~r"^Mlx.Bumblebee"],
+        Models: ~r"^Mlx.(Fast|Quantization|Weights|Generation|Axon|MixedPrecision)",
         Observation: [~r"^Mlx.Telemetry", ~r"^Mlx.Profile", ~r"^Mlx.Doctor"]
       ]
     ]

@@ -80,8 +80,13 @@ defmodule Mlx.Bench.Measure do
   @doc """
   The figures that a script prints of mlx-lm on the model of a folder.
   """
-  def mlx_lm(python, script, folder) do
-    {output, 0} = System.cmd(python, [script, folder], env: blas())
+  def mlx_lm(python, script, folder), do: last_json(python, [script, folder])
+
+  @doc """
+  What a script prints last.
+  """
+  def last_json(python, args) do
+    {output, 0} = System.cmd(python, args, env: blas())
     output |> String.split("\n", trim: true) |> List.last() |> JSON.decode!()
   end
 

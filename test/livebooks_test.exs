@@ -4,7 +4,7 @@ defmodule Mlx.LivebooksTest do
   alias Mlx.Livebook
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 

@@ -20,7 +20,7 @@ defmodule MlxTest do
     test "refuses a binary of another size" do
       for {shape, type, size} <- [{{3}, :f32, 12}, {{1}, :f32, 4}, {{}, :u8, 1}, {{0}, :f32, 0}] do
         error =
-          assert_raise Mlx.Error, fn -> Mlx.from_binary(@tensor, shape, type, device: :cpu) end
+          assert_raise Mlx.Error, fn -> Mlx.from_binary(@tensor, shape, type) end
 
         assert error.kind == :shape
         assert error.message =~ "has #{size} bytes, the binary has 8"
@@ -48,7 +48,7 @@ defmodule MlxTest do
 
   describe "to_binary, shape and dtype" do
     test "of every type" do
-      for type <- types() do
+      for type <- Mlx.TestDevice.types(types()) do
         tensor = mlx(sample(type))
         assert Mlx.to_binary(tensor) == Nx.to_binary(sample(type))
         assert Mlx.shape(tensor) == {3, 5}
@@ -97,7 +97,7 @@ defmodule MlxTest do
     test "waits for all work" do
       for _ <- 1..10, do: Nx.dot(mlx(sample(:f32, {64, 64})), mlx(sample(:f32, {64, 64})))
       assert Mlx.synchronize() == :ok
-      assert Mlx.synchronize(:cpu) == :ok
+      assert Mlx.synchronize() == :ok
     end
 
     test "refuses a device that isn't there" do
@@ -105,5 +105,5 @@ defmodule MlxTest do
     end
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 end

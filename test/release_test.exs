@@ -30,7 +30,7 @@ defmodule Mlx.ReleaseTest do
     {output, status} =
       eval(release, """
       {:ok, _} = Application.ensure_all_started(:mlx)
-      Nx.default_backend({Mlx.Backend, device: :cpu})
+      Nx.default_backend(Mlx.Backend)
       double = Nx.Defn.jit(&Nx.multiply(&1, 2), compiler: Mlx.Compiler)
       [0, 2, 4] = {3} |> Nx.iota() |> double.() |> Nx.to_list()
       IO.puts("computed")

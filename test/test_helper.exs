@@ -24,9 +24,15 @@ without_weights =
 # They run for minutes, each as long as SOAK_SECONDS says.
 IO.puts("Left out: tests tagged :soak, which take minutes; run them with mix test --only soak.")
 
+Mlx.TestDevice.start()
+left_out = Mlx.TestDevice.left_out()
+for {tag, reason} <- left_out, do: IO.puts("Left out: tests tagged :#{tag}, because #{reason}.")
+
 # Tests share one stream, so that each may wait for what the others compute.
 ExUnit.start(
-  exclude: [:soak | missing ++ without_weights],
+  exclude: [
+    :soak | missing ++ without_weights ++ for({tag, _reason} <- left_out, do: {tag, true})
+  ],
   timeout: 300_000,
   assert_receive_timeout: 30_000
 )

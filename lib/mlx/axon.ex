@@ -47,6 +47,8 @@ if Code.ensure_loaded?(Axon) do
 
     * `:only` - the kinds of layers to swap, all of [these](#module-layers) by default
 
+    Raises `ArgumentError` if `:only` has another.
+
     ## Examples
 
         iex> model = Axon.input("x") |> Axon.dense(4) |> Axon.layer_norm(name: "norm")
@@ -85,17 +87,22 @@ if Code.ensure_loaded?(Axon) do
     Packs the kernels of dense layers into few bits.
 
     Returns the state with `Mlx.Quantization.Tensor`s in the place of kernels, and the sorted names of the layers
-    whose kernels these are. They are frozen. Dense layers are those of `Axon.dense/3` and the transposed
+    whose kernels these are. They are frozen, but see below. Dense layers are those of `Axon.dense/3` and the transposed
     ones of Bumblebee, unless their kernel can't be packed: one of integers or of `f64`, or whose inputs
     are no multiple of the size of a group.
 
     The model stays as it is: with such kernels, its layers multiply with the packed form.
+
+    `Axon.Loop.run/4` makes a state anew, as of Axon 0.8: it unpacks the kernels, and trains what was frozen in the
+    state that it was given. The guide to [fine-tuning](fine_tuning.html#adapters) has a step that keeps them.
 
     ## Options
 
     * `:filter` - a function of the name of a layer that says whether it is to be packed. All are
       by default.
     * those of `Mlx.Quantization.quantize/2` but `:axis`
+
+    Raises `ArgumentError` for options that `Mlx.Quantization.quantize/2` refuses.
 
     ## Examples
 

@@ -354,7 +354,7 @@ defmodule Mlx.Dispatch do
   @doc """
   The array of a tensor, copied to the device if it is of another backend.
   """
-  def ref(%T{data: %Backend{ref: ref, device: device}}, device), do: ref
+  def ref(%T{data: %Backend{ref: ref, deferred: nil, device: device}}, device), do: ref
 
   def ref(%T{data: %Backend{}, type: {:f, 64}} = tensor, to) do
     check_type!(tensor.type, to)

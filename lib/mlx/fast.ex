@@ -21,8 +21,9 @@ defmodule Mlx.Fast do
   kernels may round halves where the composition goes on in `f32`.
 
   Integers are converted to floats, and tensors of different types to the type that holds both, as
-  Nx does. Complex numbers, and shapes that do not fit, raise `ArgumentError` at the call, or when a
-  function that contains it is compiled. Names and vectorized axes of the first tensor are kept.
+  Nx does. Complex numbers, shapes that do not fit, and options that are not what they have to be raise
+  `ArgumentError` at the call, or when a function that contains it is compiled. Names and vectorized
+  axes of the first tensor are kept.
   """
 
   import Nx.Defn
@@ -34,8 +35,9 @@ defmodule Mlx.Fast do
   @doc """
   Divides by the root of the mean of the squares along the last axis, and multiplies by a weight.
 
-  `x` is `{..., size}`, `weight` is `{size}`, or `nil` for none. Halves are normalized in `f32`. The
-  result has the shape of `x`.
+  `x / sqrt(mean(x ** 2) + eps) * weight`, as in [Zhang and Sennrich,
+  2019](https://arxiv.org/abs/1910.07467). `x` is `{..., size}`, `weight` is `{size}`, or `nil` for
+  none. Halves are normalized in `f32`. The result has the shape of `x`.
 
   ## Options
 
@@ -60,8 +62,9 @@ defmodule Mlx.Fast do
   Subtracts the mean along the last axis, divides by the standard deviation, multiplies by a
   weight and adds a bias.
 
-  `x` is `{..., size}`, `weight` and `bias` are `{size}`, or `nil` for none. Halves are normalized in
-  `f32`. The result has the shape of `x`.
+  `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias`, as in [Ba, Kiros and Hinton,
+  2016](https://arxiv.org/abs/1607.06450). `x` is `{..., size}`, `weight` and `bias` are `{size}`, or
+  `nil` for none. Halves are normalized in `f32`. The result has the shape of `x`.
 
   ## Options
 
@@ -103,7 +106,10 @@ defmodule Mlx.Fast do
   deftransform(softmax(x, opts \\ []), do: Softmax.run(x, opts))
 
   @doc """
-  `gate * sigmoid(gate) * up`, of two tensors of the same shape.
+  `gate * sigmoid(gate) * up`, of two tensors of the same shape, which is that of the result.
+
+  It is what lies between the products of a feed-forward layer in [Shazeer,
+  2020](https://arxiv.org/abs/2002.05202).
 
   ## Examples
 
@@ -119,7 +125,7 @@ defmodule Mlx.Fast do
 
   @doc """
   Rotary positional encoding: turns pairs of elements along the last axis by angles that grow with
-  the position along the axis before it.
+  the position along the axis before it, as in [Su et al., 2021](https://arxiv.org/abs/2104.09864).
 
   `x` is `{..., length, size}`, and with a position for each of a batch `{batch, ..., length, size}`,
   such as `{batch, heads, length, size}`. The angle of pair `i` at a position is
@@ -165,6 +171,10 @@ defmodule Mlx.Fast do
   Attention: for each query the sum of the values, weighted by the softmax of the products of the
   query and the keys.
 
+  `softmax(q * transpose(k) * scale + mask) * v`, as in [Vaswani et al.,
+  2017](https://arxiv.org/abs/1706.03762), with [groups](https://arxiv.org/abs/2305.13245) and
+  [sinks](https://arxiv.org/abs/2309.17453).
+
     * `q` - `{batch, heads, queries, size}`
     * `k` - `{batch, groups, keys, size}`
     * `v` - `{batch, groups, keys, value_size}`
@@ -190,12 +200,15 @@ defmodule Mlx.Fast do
   minus infinity.
 
   For a cache of keys and values of which a part is filled, `causal: true` and `:position` are enough.
-  If the position is a number, keys after the last query are not even read.
+  If the position is a number, keys after the last query are not even read. Neither are they if it is a
+  tensor `{}` of `s32` or `s64` that a compiled function is given by the host, such as one of
+  `Nx.BinaryBackend`, and there is no mask and no `:lengths`: then one program does for all positions.
 
   ## Kernels
 
   On NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
-  halves whose sizes are multiples of 8 up to 128. A position or lengths in a tensor are masks, too.
+  halves whose sizes are multiples of 8 up to 128. Lengths in a tensor, and positions that are not known
+  as above, are masks, too.
   Everything else is composed by MLX, and then, as on the CPU, needs memory for the products of all
   queries and keys.
 
@@ -269,7 +282,8 @@ defmodule Mlx.Fast do
   the output is what `...` stands for, and the letters that occur once, in alphabetical order.
 
   Products are made of two tensors at a time, the cheapest ones first. The result has the type that
-  holds those of all tensors.
+  holds those of all tensors. Raises `ArgumentError` if the subscripts are malformed, or don't fit the
+  tensors.
 
   ## Examples
 

@@ -25,9 +25,9 @@ defmodule Mlx.Generation do
   ## What runs when
 
   All is done on the device, sampling included. A token goes into the next step there, without
-  the host, and each step is queued before the token of the one before is read. So the
-  device never waits for the BEAM, and a process that stops reading leaves one step behind at
-  most. A step that is compiled with `Mlx.Compiler` writes to the cache in place.
+  the host, and each step is queued before the token of the one before is read; on a GPU, to which
+  steps are short, the one after it as well. So the device never waits for the BEAM, and a
+  process that stops reading leaves one step or two behind. A step that is compiled with `Mlx.Compiler` writes to the cache in place.
 
   The prompt is given to the model in parts, whose logits are not computed but for the last
   token's. Parts have few lengths, and caches few sizes, as each is compiled
@@ -47,6 +47,10 @@ defmodule Mlx.Generation do
 
   From what is kept one is drawn with a number from `:key`. Probabilities are in `f32`.
 
+  The penalty is that of [Keskar et al., 2019](https://arxiv.org/abs/1909.05858), `:top_p` is from
+  [Holtzman et al., 2019](https://arxiv.org/abs/1904.09751), `:min_p` from [Nguyen et al.,
+  2024](https://arxiv.org/abs/2407.01082).
+
   ## Telemetry
 
   `[:mlx, :generation, …]`, see `Mlx.Telemetry`.
@@ -62,6 +66,7 @@ defmodule Mlx.Generation do
                 decode: nil,
                 max_length: 0x7FFFFFFF,
                 prompt_chunk: 512,
+                ahead: 1,
                 defn_options: [compiler: Mlx.Compiler]
               ]
 
@@ -77,6 +82,7 @@ defmodule Mlx.Generation do
           decode: ([non_neg_integer] -> String.t()) | nil,
           max_length: pos_integer,
           prompt_chunk: pos_integer,
+          ahead: pos_integer,
           defn_options: keyword
         }
 
@@ -106,7 +112,12 @@ defmodule Mlx.Generation do
       ends there. No limit by default.
     * `:prompt_chunk` - how many tokens of the prompt the model is given at once, `512` by
       default. More take more memory.
+    * `:ahead` - how many steps are queued before a token is read, `1` by default, and `2` on a GPU.
+      As many are computed for nothing when a row ends before `:max_tokens`.
     * `:defn_options` - for compiling the functions, `[compiler: Mlx.Compiler]` by default
+
+  Raises `ArgumentError` if an option is unknown, or not what it has to be. What the model itself raises
+  is raised by the first call that runs it.
 
   ## Examples
 
@@ -124,9 +135,9 @@ defmodule Mlx.Generation do
   @spec new(forward, Nx.Container.t(), cache, keyword) :: t
   def new(forward, params, cache, opts \\ [])
       when is_function(forward, 4) and is_function(cache, 2) do
-    opts = Keyword.validate!(opts, [:decode, :max_length, :prompt_chunk, :defn_options])
+    opts = Keyword.validate!(opts, [:decode, :max_length, :prompt_chunk, :ahead, :defn_options])
 
-    for name <- [:max_length, :prompt_chunk],
+    for name <- [:max_length, :prompt_chunk, :ahead],
         value <- Keyword.get_values(opts, name),
         not (is_integer(value) and value > 0) do
       raise ArgumentError, "#{inspect(name)} is a positive integer, got: #{inspect(value)}"
@@ -134,15 +145,19 @@ defmodule Mlx.Generation do
 
     generator = struct!(%__MODULE__{forward: forward, params: params, cache: cache}, opts)
     backend = Nx.Defn.to_backend(generator.defn_options)
-    %{generator | params: Nx.backend_copy(params, backend)}
+    ahead = opts[:ahead] || if(on_gpu?(backend), do: 2, else: 1)
+    %{generator | params: Nx.backend_copy(params, backend), ahead: ahead}
   end
+
+  defp on_gpu?({Mlx.Backend, opts}), do: opts[:device] == :gpu
+  defp on_gpu?(_backend), do: false
 
   @doc """
   A stream of `Mlx.Generation.Token`, one for each row of the batch at a time.
 
   `prompt` is a list of tokens, or a list of such lists, of which each is a row. Rows that are
   finished give no more. Nothing is computed before the first token is asked for, and nothing but
-  the step that is queued then after the last one that is.
+  what is queued by then after the last one that is, see `:ahead` in `new/4`.
 
   Raises `ArgumentError` at once if an option or a prompt is wrong.
 
@@ -187,9 +202,9 @@ defmodule Mlx.Generation do
   @doc """
   Generates all tokens, and waits for them.
 
-  Takes what `stream/3` takes. Gives a map with `:tokens`, the last one included, `:text`, which is
-  `nil` without `:decode`, and `:finish`, the reason of `Mlx.Generation.Token`; for a batch a
-  list of such maps.
+  Takes what `stream/3` takes, and raises what it raises. Gives a map with `:tokens`, the last one
+  included, `:text`, which is `nil` without `:decode`, and `:finish`, the reason of
+  `Mlx.Generation.Token`; for a batch a list of such maps.
 
   ## Examples
 
@@ -225,7 +240,9 @@ defmodule Mlx.Generation do
   @doc """
   Generates in a process of its own, which sends messages to the caller.
 
-  Takes what `stream/3` takes. With the `ref` of the result, messages are
+  Takes what `stream/3` takes, and raises `ArgumentError` in the caller as it does. It runs on the
+  stream of the `Mlx.Stream.with_stream/2` that it is called in, if there is one. With the `ref` of
+  the result, messages are
 
     * `{Mlx.Generation, ref, {:token, token}}` for each `Mlx.Generation.Token`
     * `{Mlx.Generation, ref, {:done, summary}}` after the last one
@@ -281,6 +298,8 @@ defmodule Mlx.Generation do
     * `:temperature`, `:top_k`, `:top_p`, `:min_p`, `:repetition_penalty` - as for `stream/3`, but
       that `1.0` is the default temperature
     * `:past` - integers `{batch, count}`, the tokens that have the penalty
+
+  Raises `ArgumentError` if an option is not what it has to be, or if there is a penalty without `:past`.
 
   ## Examples
 

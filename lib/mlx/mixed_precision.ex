@@ -21,7 +21,8 @@ defmodule Mlx.MixedPrecision do
   many steps without, the scale is doubled. `bf16` has the range of `f32` and does not need a scale, but none
   does harm.
 
-  All functions work on containers of tensors, in `defn` and outside, with any backend and compiler.
+  All functions work on containers of tensors, in `defn` and outside, with any backend and compiler. The
+  method is that of [Micikevicius et al., 2017](https://arxiv.org/abs/1710.03740).
 
   ## Axon
 
@@ -80,6 +81,8 @@ defmodule Mlx.MixedPrecision do
       With `1` the scale stays.
     * `:min`, `:max` - its bounds, `1` and `2 ** 24` by default
 
+  Raises `ArgumentError` if they contradict each other, or are not numbers.
+
   ## Examples
 
       iex> Mlx.MixedPrecision.scale(initial: 1024).factor |> Nx.to_number()
@@ -117,6 +120,8 @@ defmodule Mlx.MixedPrecision do
   The gradient goes back in the type from which it was cast, while that of `Nx.as_type/2` stays in
   `type`. So a forward pass in `f16` that casts its result to `f32` for a precise loss has its
   gradients in `f16` if it does so with this function.
+
+  Raises `ArgumentError` if `type` is not one of floats.
 
   ## Examples
 
@@ -219,7 +224,7 @@ defmodule Mlx.MixedPrecision do
   What a step made of the weights, or what they were before if its gradients were not finite.
 
   `scale` is that which `value_and_grad/4` returned; `updated` and `before` are containers of the
-  same form, such as weights and the state of an optimizer.
+  same form, such as weights and the state of an optimizer. Raises `ArgumentError` if they are not.
 
   ## Examples
 

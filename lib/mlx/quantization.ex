@@ -38,7 +38,10 @@ defmodule Mlx.Quantization do
 
   Bold are the defaults. Each mode is there on each device, for tensors of `f32`, `f16` and `bf16`. NVIDIA
   GPUs have kernels for products that contract the axis along which the groups lie; for others the matrix
-  is unpacked for the duration of the product. CPUs are tested; GPUs are written, but untested.
+  is unpacked for the duration of the product. The README says on which devices tests have run.
+
+  The floats of 4 and 8 bits, and the powers of two, are those of the [specification of microscaling
+  formats](https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf).
 
   ## Precision and speed
 
@@ -146,7 +149,9 @@ defmodule Mlx.Quantization do
   Contracts the last axis of `x` with the second to last axis of `weight`. The axes of `weight`
   before these two are batch axes, which `x` has in front, too; without any this is `Nx.dot/2`.
 
-  `weight` may be a tensor as well.
+  `weight` may be a tensor as well. With `x` of shape `{..., rows, inputs}` and `weight` of
+  `{..., inputs, outputs}` the result is `{..., rows, outputs}`, of the type that holds both. Raises
+  `ArgumentError` if the shapes don't fit.
 
   ## Examples
 
@@ -180,7 +185,8 @@ defmodule Mlx.Quantization do
   `{experts, inputs, outputs}`, and `indices` a tensor of integers. The axes of `x` before the
   last two and those of `indices` are broadcast, and the result is `{..., rows, outputs}`: each of the
   matrices of `x` times that of `weights` which its index names. Indices that name none are moved to
-  the nearest.
+  the nearest. The result has the type that holds those of `x` and `weights`. Raises `ArgumentError` for
+  other shapes, and for indices that are not integers.
 
   ## Examples
 

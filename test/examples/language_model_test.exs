@@ -9,7 +9,7 @@ defmodule Mlx.Examples.LanguageModelTest do
   @external_resource @cases
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -19,17 +19,39 @@ defmodule Mlx.Examples.LanguageModelTest do
     test "#{name} gives the tokens that mlx-lm gives" do
       %{"config" => json, "seed" => seed, "tokens" => expected} = @language_model
       params = json |> RandomWeights.make(seed) |> quantized(@language_model["bits"])
-      generator = Decoder.generator(Decoder.config(json), params)
-      opts = [max_tokens: @language_model["length"]]
       assert length(expected) == 64
 
-      assert Mlx.Generation.generate(generator, @language_model["prompt"], opts).tokens ==
-               expected
+      # Joining matrices lets go of them.
+      for params <- [fn -> params end, fn -> Decoder.fuse(params) end] do
+        generator = Decoder.generator(Decoder.config(json), params.())
+        opts = [max_tokens: @language_model["length"]]
+
+        assert Mlx.Generation.generate(generator, @language_model["prompt"], opts).tokens ==
+                 expected
+      end
     end
   end
 
   defp quantized(params, nil), do: params
   defp quantized(params, bits), do: Decoder.quantize(params, bits: bits, group_size: 64)
+
+  test "fused parts give the same" do
+    %{"config" => json, "prompt" => prompt} =
+      Enum.find(@cases |> File.read!() |> JSON.decode!(), &(&1["name"] == "qwen3"))
+
+    # The C++ compiler takes its time for each layer.
+    json = Map.put(json, "num_hidden_layers", 1)
+    params = json |> RandomWeights.make(1) |> Decoder.fuse()
+
+    [fused, plain] =
+      for fuse <- [true, false] do
+        opts = [defn_options: [compiler: Mlx.Compiler, fuse: fuse]]
+        generator = Decoder.generator(Decoder.config(json), params, opts)
+        Mlx.Generation.generate(generator, [hd(prompt)], max_tokens: 16)
+      end
+
+    assert fused == plain
+  end
 
   test "weights that are saved give the same" do
     %{"config" => json, "seed" => seed, "prompt" => prompt, "tokens" => expected} =
@@ -39,7 +61,7 @@ defmodule Mlx.Examples.LanguageModelTest do
     on_exit(fn -> File.rm_rf!(folder) end)
     params = json |> RandomWeights.make(seed) |> Decoder.quantize(bits: 4)
     Mlx.Weights.save(folder, params, config: json)
-    {config, loaded} = Decoder.read(folder, device: :cpu)
+    {config, loaded} = Decoder.read(folder)
     assert %Mlx.Quantization.Tensor{} = loaded["lm_head.weight"]
     generator = Decoder.generator(config, loaded)
     assert Mlx.Generation.generate(generator, prompt, max_tokens: 64).tokens == expected

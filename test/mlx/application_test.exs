@@ -83,7 +83,7 @@ defmodule Mlx.ApplicationTest do
 
   test "printing computes nothing with inspect: :lazy" do
     start_with(inspect: :lazy)
-    x = Nx.add(Nx.iota({3}, backend: {Mlx.Backend, device: :cpu}), 1)
+    x = Nx.add(Nx.iota({3}, backend: Mlx.Backend), 1)
     assert inspect(x) =~ "s32[3]"
     assert inspect(x) =~ "not computed"
     assert Nx.to_list(x) == [1, 2, 3]
@@ -92,12 +92,12 @@ defmodule Mlx.ApplicationTest do
 
   test "a queue of one operation at a time" do
     start_with(queue_limit: 1)
-    x = Nx.tensor(0, backend: {Mlx.Backend, device: :cpu})
+    x = Nx.tensor(0, backend: Mlx.Backend)
     assert 1..2000 |> Enum.reduce(x, fn _, x -> Nx.add(x, 1) end) |> Nx.to_number() == 2000
   end
 
   test "tensors outlive its restart" do
-    tensor = Nx.tensor([1, 2], backend: {Mlx.Backend, device: :cpu})
+    tensor = Nx.tensor([1, 2], backend: Mlx.Backend)
     restart()
     assert Nx.to_list(Nx.add(tensor, 1)) == [2, 3]
   end
@@ -116,7 +116,7 @@ defmodule Mlx.ApplicationTest do
     :telemetry.attach(handler, [:mlx, :compile, :stop], &__MODULE__.report/4, self())
     on_exit(fn -> :telemetry.detach(handler) end)
 
-    tensor = Nx.tensor([1, 2], backend: {Mlx.Backend, device: :cpu})
+    tensor = Nx.tensor([1, 2], backend: Mlx.Backend)
     double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler)
     before = double.(tensor)
     assert_received :compiled
@@ -129,9 +129,9 @@ defmodule Mlx.ApplicationTest do
   end
 
   test "streams and work in flight outlive its restart" do
-    stream = Mlx.Stream.new(:cpu)
+    stream = Mlx.Stream.new()
     double = Nx.Defn.jit(&__MODULE__.double/1, compiler: Mlx.Compiler, stream: stream)
-    one = Nx.tensor(1.0, backend: {Mlx.Backend, device: :cpu})
+    one = Nx.tensor(1.0, backend: Mlx.Backend)
     flying = Enum.reduce(1..100, one, fn _, x -> double.(x) end)
     restart()
     assert Nx.to_number(flying) == 2.0 ** 100

@@ -11,11 +11,10 @@ defmodule Mlx.AxonTest do
   @compile {:no_warn_undefined,
             [Axon, Axon.Activations, Axon.Loop, Axon.ModelState, Polaris.Optimizers]}
 
-  @cpu {Mlx.Backend, device: :cpu}
-  @compiled [compiler: Mlx.Compiler, device: :cpu]
+  @compiled [compiler: Mlx.Compiler]
 
   setup do
-    Nx.default_backend(@cpu)
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -36,8 +35,10 @@ defmodule Mlx.AxonTest do
 
   defp tensors(rows) do
     {images, digits} = rows |> Enum.map(&elem(&1, 0)) |> Enum.unzip()
-    images = images |> Nx.tensor(type: :f32, backend: @cpu) |> Nx.divide(16)
-    {images, Nx.equal(Nx.tensor(digits, backend: @cpu), Nx.iota({1, 10}, backend: @cpu))}
+    images = images |> Nx.tensor(type: :f32, backend: Mlx.Backend) |> Nx.divide(16)
+
+    {images,
+     Nx.equal(Nx.tensor(digits, backend: Mlx.Backend), Nx.iota({1, 10}, backend: Mlx.Backend))}
   end
 
   ## Models

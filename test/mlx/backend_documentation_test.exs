@@ -5,16 +5,31 @@ defmodule Mlx.BackendDocumentationTest do
 
   use ExUnit.Case, async: true
 
+  alias Mlx.{DocExamples, TestDevice}
+
   @guides Path.wildcard("guides/backend_documentation/*.md")
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
   for guide <- @guides do
     @external_resource guide
-    doctest_file(guide)
+    examples = DocExamples.in_text(File.read!(guide))
+
+    if TestDevice.exact?() or
+         not Enum.any?(examples, &(DocExamples.floats?(&1) or DocExamples.f64?(&1))) do
+      doctest_file(guide)
+    else
+      for %{number: number} = example <- examples do
+        test "example #{number} of #{guide}" do
+          example = unquote(Macro.escape(example))
+          refused = DocExamples.f64?(example) and not TestDevice.f64?()
+          DocExamples.check(example, refused: refused)
+        end
+      end
+    end
   end
 
   @text Enum.map_join(@guides, &File.read!/1)

@@ -39,9 +39,9 @@ defmodule Mlx.BackendTest do
     end
 
     test "as the default backend of a process it makes all tensors" do
-      Nx.with_default_backend({Backend, device: :cpu}, fn ->
+      Nx.with_default_backend(Backend, fn ->
         for tensor <- [Nx.tensor(1), Nx.tensor([1, 2]), Nx.iota({2}), Nx.eye(2), Nx.u8([1])] do
-          assert %Backend{device: :cpu} = tensor.data
+          assert tensor.data.device == Mlx.TestDevice.device()
         end
 
         assert %Backend{} = Nx.from_binary(<<1, 2>>, :u8).data
@@ -51,7 +51,7 @@ defmodule Mlx.BackendTest do
 
   describe "to_binary" do
     test "with a limit gives the first elements" do
-      for type <- types(), limit <- [0, 1, 2, 14, 15, 100] do
+      for type <- device_types(), limit <- [0, 1, 2, 14, 15, 100] do
         assert_binaries(sample(type), &Nx.to_binary(&1, limit: limit))
       end
     end
@@ -84,7 +84,7 @@ defmodule Mlx.BackendTest do
 
   describe "inspect" do
     test "prints what Nx.BinaryBackend prints" do
-      for type <- types(), opts <- [[], [limit: 4], [limit: :infinity]] do
+      for type <- device_types(), opts <- [[], [limit: 4], [limit: :infinity]] do
         assert inspect(mlx(sample(type)), opts) == inspect(sample(type), opts)
       end
 
@@ -122,9 +122,9 @@ defmodule Mlx.BackendTest do
 
   describe "backend_copy" do
     test "makes a tensor of its own" do
-      for type <- types() do
+      for type <- device_types() do
         tensor = mlx(sample(type))
-        copy = Nx.backend_copy(tensor, {Backend, device: :cpu})
+        copy = Nx.backend_copy(tensor, Backend)
         assert Nx.backend_deallocate(tensor) == :ok
         assert_equivalent(copy, sample(type))
       end
@@ -141,7 +141,7 @@ defmodule Mlx.BackendTest do
   describe "backend_transfer" do
     test "to the same place changes nothing" do
       tensor = mlx(sample(:f32))
-      assert Nx.backend_transfer(tensor, {Backend, device: :cpu}) === tensor
+      assert Nx.backend_transfer(tensor, Backend) === tensor
     end
 
     test "to another backend deallocates" do
@@ -193,8 +193,10 @@ defmodule Mlx.BackendTest do
     end
   end
 
-  defp mlx(%Nx.Tensor{} = tensor), do: Nx.backend_copy(tensor, {Backend, device: :cpu})
-  defp mlx(numbers), do: Nx.tensor(numbers, backend: {Backend, device: :cpu})
+  defp device_types, do: Mlx.TestDevice.types(types())
+
+  defp mlx(%Nx.Tensor{} = tensor), do: Nx.backend_copy(tensor, Backend)
+  defp mlx(numbers), do: Nx.tensor(numbers, backend: Backend)
 
   defp binary(tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
 
@@ -225,7 +227,7 @@ defmodule Mlx.BackendInspectTest do
   end
 
   test "a tensor names its backend and its device" do
-    tensor = Nx.tensor([[1, 2]], names: [:x, nil], backend: {Mlx.Backend, device: :cpu})
+    tensor = Nx.tensor([[1, 2]], names: [:x, nil], backend: Mlx.Backend)
 
     assert inspect(tensor) == """
            #Nx.Tensor<

@@ -28,8 +28,6 @@ defmodule Mlx.BumblebeeTest do
     end
   end
 
-  @cpu {Mlx.Backend, device: :cpu}
-
   # Of convolutions and norms over small channels, whose sums cancel.
   @coarse 64
 
@@ -80,7 +78,7 @@ defmodule Mlx.BumblebeeTest do
   test "calls of the other backend are seen" do
     add = fn -> Nx.add(Nx.tensor([1, 2]), 1) end
     assert :add in calls(Nx.BinaryBackend, add)
-    assert calls(@cpu, add) == []
+    assert calls(Mlx.Backend, add) == []
   end
 
   test "tokens are generated" do
@@ -107,7 +105,7 @@ defmodule Mlx.BumblebeeTest do
       rows = "data/sentences.json.gz" |> File.read!() |> :zlib.gunzip() |> Jason.decode!()
 
       {:ok, model} =
-        Bumblebee.load_model({:local, System.fetch_env!("MLX_MINILM")}, backend: @cpu)
+        Bumblebee.load_model({:local, System.fetch_env!("MLX_MINILM")}, backend: Mlx.Backend)
 
       %{rows: rows, model: model}
     end
@@ -144,7 +142,7 @@ defmodule Mlx.BumblebeeTest do
           output_pool: :mean_pooling,
           embedding_processor: :l2_norm,
           compile: [batch_size: 8, sequence_length: 64],
-          defn_options: [compiler: Mlx.Compiler, device: :cpu]
+          defn_options: [compiler: Mlx.Compiler]
         )
 
       name = :"#{__MODULE__}.#{System.unique_integer([:positive])}"
@@ -179,7 +177,7 @@ defmodule Mlx.BumblebeeTest do
   # Nothing may be computed by the other backend on the way.
   defp assert_without_others(run, parameters, inputs) do
     check = fn parameters, inputs ->
-      called = calls(@cpu, fn -> run.(parameters, inputs) end)
+      called = calls(Mlx.Backend, fn -> run.(parameters, inputs) end)
       # Numbers in a model come from it.
       assert Enum.uniq(called) -- [:from_binary, :to_binary] == []
     end

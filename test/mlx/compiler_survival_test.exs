@@ -9,7 +9,7 @@ defmodule Mlx.CompilerSurvivalTest do
   # function ran many times, after it had run often enough to have all that it needs.
   @start """
   defmodule Soak do
-    def jit(fun), do: Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :cpu)
+    def jit(fun), do: Nx.Defn.jit(fun, compiler: Mlx.Compiler)
 
     def growth(warm_up, times, fun) do
       fun.(warm_up)
@@ -126,7 +126,7 @@ defmodule Mlx.CompilerSurvivalTest do
 
     def forward(_event, _measured, %{function: fun}, test), do: send(test, {:compiled, fun})
 
-    defp jit(fun), do: Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :cpu)
+    defp jit(fun), do: Nx.Defn.jit(fun, compiler: Mlx.Compiler)
 
     defp compilations(fun) do
       receive do

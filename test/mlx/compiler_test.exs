@@ -9,11 +9,11 @@ defmodule Mlx.CompilerTest do
   doctest Mlx.Compiler
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
-  @opts [compiler: Mlx.Compiler, device: :cpu]
+  @opts [compiler: Mlx.Compiler, device: Mlx.TestDevice.device()]
 
   defn smooth(x), do: Nx.tanh(x * 2 + 1) / Nx.sum(Nx.exp(x))
 
@@ -21,14 +21,14 @@ defmodule Mlx.CompilerTest do
     test "jit, jit_apply and compile" do
       x = tensor([0.5, 1.0], :f32)
       expected = smooth(x)
-      mlx = Nx.backend_copy(x, {Mlx.Backend, device: :cpu})
+      mlx = Nx.backend_copy(x, Mlx.Backend)
 
       for fun <- [
             Nx.Defn.jit(&smooth/1, @opts),
             &Nx.Defn.jit_apply(fn x -> smooth(x) end, [&1], @opts),
             Nx.Defn.compile(&smooth/1, [Nx.template({2}, :f32)], @opts)
           ] do
-        assert %{data: %Mlx.Backend{device: :cpu}} = fun.(mlx)
+        assert fun.(mlx).data.device == Mlx.TestDevice.device()
         assert_equivalent(fun.(mlx), expected, ulps: 16)
         # Arguments of other backends are copied.
         assert_equivalent(fun.(x), expected, ulps: 16)
@@ -46,7 +46,7 @@ defmodule Mlx.CompilerTest do
     end
 
     test "Nx.Defn.to_backend" do
-      assert Nx.Defn.to_backend(@opts) == {Mlx.Backend, [device: :cpu]}
+      assert Nx.Defn.to_backend(@opts) == {Mlx.Backend, [device: Mlx.TestDevice.device()]}
     end
   end
 
@@ -89,7 +89,7 @@ defmodule Mlx.CompilerTest do
   end
 
   test "a stream of its own" do
-    stream = Mlx.Stream.new(:cpu)
+    stream = Mlx.Stream.new()
     fun = Nx.Defn.jit(&smooth/1, compiler: Mlx.Compiler, stream: stream)
     x = mlx(tensor([0.5, 1.0], :f32))
     # Results of one stream are operands in another.
@@ -225,5 +225,5 @@ defmodule Mlx.CompilerTest do
     if self() == pid, do: send(pid, {id, measurements, metadata})
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 end

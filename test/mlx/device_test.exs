@@ -16,7 +16,8 @@ defmodule Mlx.DeviceTest do
     assert available -- [:cpu, :gpu] == []
   end
 
-  test "default is the GPU where there is one" do
+  test "default is the GPU where there is one, if none was set" do
+    :persistent_term.erase({Device, :default})
     assert Device.default() == if(:gpu in Device.available(), do: :gpu, else: :cpu)
   end
 

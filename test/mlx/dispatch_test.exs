@@ -2,6 +2,7 @@ defmodule Mlx.DispatchTest do
   use ExUnit.Case, async: true
   import Mlx.Oracle
   import Mlx.Samples
+  import Mlx.TestDevice, only: [device: 0]
   alias Mlx.{Backend, Native}
 
   describe "tensors of Nx.BinaryBackend" do
@@ -113,7 +114,7 @@ defmodule Mlx.DispatchTest do
       tensor = mlx(sample(:f32))
       failed = failed_add()
       assert_equivalent(Nx.negate(tensor), Nx.negate(sample(:f32)))
-      assert Mlx.synchronize(:cpu) == :ok
+      assert Mlx.synchronize() == :ok
       assert Nx.backend_deallocate(failed) == :ok
     end
 
@@ -184,7 +185,7 @@ defmodule Mlx.DispatchTest do
       Nx.to_binary(Nx.exp(tensor))
       Mlx.eval(Nx.sin(tensor))
       Mlx.shape(Nx.cos(tensor))
-      Mlx.synchronize(:cpu)
+      Mlx.synchronize()
       assert_raise Mlx.Error, fn -> Nx.to_binary(failed_add()) end
       assert Process.info(self(), :messages) == {:messages, []}
     end
@@ -208,15 +209,15 @@ defmodule Mlx.DispatchTest do
 
     test "of binaries keeps each until it is copied" do
       binaries = for i <- 1..500, do: :binary.copy(<<i::32-native>>, 1000)
-      tensors = for binary <- binaries, do: Mlx.from_binary(binary, {1000}, :u32, device: :cpu)
+      tensors = for binary <- binaries, do: Mlx.from_binary(binary, {1000}, :u32)
       :erlang.garbage_collect()
       assert Enum.map(tensors, &Mlx.to_binary/1) == binaries
     end
 
     test "may be forgotten before it is done" do
-      for _ <- 1..500, do: Nx.exp(Nx.iota({1000}, type: :f32, backend: {Backend, device: :cpu}))
+      for _ <- 1..500, do: Nx.exp(Nx.iota({1000}, type: :f32, backend: Backend))
       :erlang.garbage_collect()
-      assert Mlx.synchronize(:cpu) == :ok
+      assert Mlx.synchronize() == :ok
     end
   end
 
@@ -246,7 +247,12 @@ defmodule Mlx.DispatchTest do
   # Nx rules such shapes out, so the engine is asked directly.
   defp failed_add do
     [a, b] = for size <- [2, 3], do: mlx(sample(:f32, {size}))
-    {:ok, [ref]} = Native.stream_submit(:cpu, [{:add, [0, 1], []}], [a.data.ref, b.data.ref], [2])
+
+    {:ok, [ref]} =
+      Native.stream_submit(device(), [{:add, [0, 1], []}], [a.data.ref, b.data.ref], [
+        2
+      ])
+
     %{a | data: %{a.data | ref: ref}}
   end
 
@@ -258,7 +264,7 @@ defmodule Mlx.DispatchTest do
     )
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Backend)
 end
 
 defmodule Mlx.DispatchSyncTest do
@@ -272,20 +278,20 @@ defmodule Mlx.DispatchSyncTest do
   end
 
   test "an operation raises at the call" do
-    x = Nx.tensor([1.0], backend: {Mlx.Backend, device: :cpu})
+    x = Nx.tensor([1.0], backend: Mlx.Backend)
     template = %{x | shape: {4}}
     error = assert_raise Mlx.Error, fn -> Mlx.Backend.reshape(template, x) end
     assert %{kind: :native, op: "reshape", operands: [{"f32", {1}}]} = error
   end
 
   test "what doesn't fail is the same" do
-    x = Nx.iota({2, 3}, backend: {Mlx.Backend, device: :cpu})
+    x = Nx.iota({2, 3}, backend: Mlx.Backend)
     assert Nx.to_flat_list(Nx.add(x, Nx.sum(x))) == [15, 16, 17, 18, 19, 20]
   end
 
   test "an operation that fails raises later when pipelined" do
     configure(:pipelined)
-    x = Nx.tensor([1.0], backend: {Mlx.Backend, device: :cpu})
+    x = Nx.tensor([1.0], backend: Mlx.Backend)
     later = Mlx.Backend.reshape(%{x | shape: {4}}, x)
     assert_raise Mlx.Error, fn -> Nx.to_binary(later) end
   end

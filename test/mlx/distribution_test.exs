@@ -9,7 +9,6 @@ defmodule Mlx.DistributionTest do
   alias Mlx.Peers
 
   @moduletag timeout: 120_000
-  @cpu {Mlx.Backend, device: :cpu}
   @elsewhere ~r/is not in this VM: it belongs to another node/
 
   setup_all do
@@ -39,7 +38,7 @@ defmodule Mlx.DistributionTest do
 
     answered =
       at_once(60, fn at ->
-        rows = Nx.tensor([[at, at + 1], [-at, 7]], backend: @cpu)
+        rows = Nx.tensor([[at, at + 1], [-at, 7]], backend: Mlx.Backend)
         {node, squares} = Nx.Serving.batched_run(name, rows, &to_host/1)
         assert Nx.to_list(squares) == [[2 * at ** 2, 2 * (at + 1) ** 2], [2 * at ** 2, 98]]
         node
@@ -50,7 +49,7 @@ defmodule Mlx.DistributionTest do
 
   test "a node streams its batches to another", %{nodes: [node | _]} do
     name = serve([node], serving: :streamed)
-    stream = Nx.Serving.batched_run(name, Nx.iota({4, 1}, backend: @cpu), &to_host/1)
+    stream = Nx.Serving.batched_run(name, Nx.iota({4, 1}, backend: Mlx.Backend), &to_host/1)
     assert [{:batch, rows, :server_info}] = Enum.to_list(stream)
     assert Nx.to_flat_list(rows) == [0, 1, 4, 9]
   end
@@ -58,7 +57,7 @@ defmodule Mlx.DistributionTest do
   @tag :capture_log
   test "a tensor that was not copied is refused where it arrives", %{nodes: [node | _]} do
     name = serve([node], serving: :squares, copy: false)
-    rows = Nx.tensor([[1], [2], [3], [4]], backend: @cpu)
+    rows = Nx.tensor([[1], [2], [3], [4]], backend: Mlx.Backend)
 
     assert {reason, _} = catch_exit(Nx.Serving.batched_run(name, rows))
     assert inspect(reason) =~ @elsewhere
@@ -77,13 +76,13 @@ defmodule Mlx.DistributionTest do
   end
 
   test "a tensor that comes home is good again", %{nodes: [node | _]} do
-    tensor = Nx.tensor([1, 2, 3], backend: @cpu)
+    tensor = Nx.tensor([1, 2, 3], backend: Mlx.Backend)
     assert {%Nx.Tensor{} = back, _} = :erpc.call(node, Function, :identity, [{tensor, 1}])
     assert Nx.to_list(Nx.add(back, 1)) == [2, 3, 4]
   end
 
   test "streams and compiled functions stay where they are", %{nodes: [node | _]} do
-    stream = Mlx.Stream.new(:cpu)
+    stream = Mlx.Stream.new()
     add = Nx.Defn.compile(&Nx.add(&1, 1), [Nx.template({2}, :s32)], compiler: Mlx.Compiler)
     there = &:erpc.call(node, :erlang, :apply, [&1, &2])
 

@@ -1,24 +1,25 @@
 defmodule Mlx.DowncastTest do
-  # For the time of the tests the CPU counts as a device that lacks f64.
+  # For the time of the tests every device counts as one that lacks f64.
   use ExUnit.Case, async: false
   import Mlx.Samples
   import Nx.Defn
-  alias Mlx.{Backend, Dispatch, Downcast, Native}
+  alias Mlx.{Backend, Dispatch, Downcast, Native, TestDevice}
 
   @cpu {Backend, device: :cpu}
 
   setup context do
+    lacking = TestDevice.lacking()
     configured = Mlx.Config.get(:f64)
     Downcast.set_lacking(context[:lacking] || [:gpu, :cpu])
-    Mlx.Config.keep(:f64, context[:f64] || :downcast)
+    Mlx.Config.keep(:f64, context[:setting] || :downcast)
 
     on_exit(fn ->
-      Downcast.set_lacking([:gpu])
+      Downcast.set_lacking(lacking)
       Mlx.Config.keep(:f64, configured)
     end)
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, @cpu)
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Backend)
 
   defp near(numbers), do: tensor(numbers, :f64)
 
@@ -28,11 +29,14 @@ defmodule Mlx.DowncastTest do
   # to the precision of f32, and the same when it is compiled.
   defp assert_downcast(fun, args, opts \\ [compiled: true]) do
     expected = fun |> apply(args) |> flat()
-    got = Nx.with_default_backend(@cpu, fn -> fun |> apply(Enum.map(args, &mlx/1)) |> flat() end)
+
+    got =
+      Nx.with_default_backend(Backend, fn -> fun |> apply(Enum.map(args, &mlx/1)) |> flat() end)
+
     assert length(got) == length(expected)
 
     for {got, expected} <- Enum.zip(got, expected) do
-      assert %Backend{device: :cpu} = got.data
+      assert got.data.device == TestDevice.device()
       assert {got.type, got.shape} == {expected.type, expected.shape}
       assert array_type(got) != :f64
       binary = Nx.backend_copy(got, Nx.BinaryBackend)
@@ -43,7 +47,7 @@ defmodule Mlx.DowncastTest do
     # Programs are kept for as long as a VM runs, in which devices don't change else.
     if opts[:compiled] do
       whole = fn args -> apply(fun, Tuple.to_list(args)) end
-      options = [compiler: Mlx.Compiler, device: :cpu, cache: false]
+      options = [compiler: Mlx.Compiler, cache: false]
       compiled = whole |> Nx.Defn.jit_apply([List.to_tuple(args)], options) |> flat()
       assert Enum.map(compiled, &array_type/1) == Enum.map(got, &array_type/1)
       assert Enum.map(compiled, & &1.type) == Enum.map(got, & &1.type)
@@ -69,16 +73,16 @@ defmodule Mlx.DowncastTest do
 
   test "a large tensor goes in and out" do
     binary = Nx.to_binary(Nx.iota({700_000}, type: :f64, backend: Nx.BinaryBackend))
-    assert Nx.to_binary(Mlx.from_binary(binary, {700, 1000}, :f64, device: :cpu)) == binary
+    assert Nx.to_binary(Mlx.from_binary(binary, {700, 1000}, :f64)) == binary
   end
 
   test "a binary of another size is refused" do
-    error = assert_raise Mlx.Error, fn -> Mlx.from_binary(<<0::100>>, {2}, :f64, device: :cpu) end
+    error = assert_raise Mlx.Error, fn -> Mlx.from_binary(<<0::100>>, {2}, :f64) end
     assert error.kind == :shape
   end
 
   test "tensors are made in it" do
-    Nx.with_default_backend(@cpu, fn ->
+    Nx.with_default_backend(Backend, fn ->
       for {tensor, numbers} <- [
             {Nx.tensor(0.5, type: :f64), [0.5]},
             {Nx.broadcast(Nx.tensor(2, type: :f64), {2}), [2.0, 2.0]},
@@ -93,35 +97,38 @@ defmodule Mlx.DowncastTest do
     end)
   end
 
-  test "operations on it" do
+  # Of every family that computes with floats.
+  defp operations do
     {x, y} = {sample(:f64, {3, 4}), positive(:f64)}
 
-    for {fun, args} <- [
-          {&Nx.add/2, [x, sample(:f32, {3, 4})]},
-          {&Nx.multiply/2, [sample(:s64, {3, 4}) |> Nx.remainder(9), x]},
-          {&Nx.divide(&1, 3), [x]},
-          {&Nx.log/1, [y]},
-          {&Nx.pow(&1, 2.5), [y]},
-          {&Nx.as_type(&1, :f64), [sample(:f16)]},
-          {&Nx.as_type(&1, :s32), [x]},
-          {&Nx.greater(&1, 0.5), [x]},
-          {&Nx.select(&1, &2, 0.25), [sample(:u8, {3, 4}), x]},
-          {&Nx.sum/1, [x]},
-          {&Nx.argmax(&1, axis: 1), [x]},
-          {&Nx.cumulative_sum(&1, axis: 1), [x]},
-          {&Nx.window_mean(&1, {2, 2}), [x]},
-          {&Nx.window_max(&1, {2, 2}), [x]},
-          {&Nx.dot(&1, Nx.transpose(&1)), [x]},
-          {&Nx.sort(&1, axis: 0), [x]},
-          {&Nx.concatenate([&1, Nx.as_type(&1, :f16)]), [x]},
-          {&Nx.pad(&1, 1.5, [{1, 0, 1}, {0, -1, 0}]), [x]},
-          {&Nx.slice(&1, [&2, 1], [1, 2]), [x, tensor(1, :s64)]},
-          {&Nx.take(&1, Nx.tensor([2, 0])), [x]},
-          {&Nx.indexed_add(&1, Nx.tensor([[0, 1]]), Nx.tensor([0.1], type: :f64)), [x]},
-          {&Nx.conv(Nx.reshape(&1, {1, 1, 3, 4}), Nx.reshape(&2, {1, 1, 2, 3})), [x, y]}
-        ] do
-      assert_downcast(fun, args)
-    end
+    [
+      {&Nx.add/2, [x, sample(:f32, {3, 4})]},
+      {&Nx.multiply/2, [sample(:s64, {3, 4}) |> Nx.remainder(9), x]},
+      {&Nx.divide(&1, 3), [x]},
+      {&Nx.log/1, [y]},
+      {&Nx.pow(&1, 2.5), [y]},
+      {&Nx.as_type(&1, :f64), [sample(:f16)]},
+      {&Nx.as_type(&1, :s32), [x]},
+      {&Nx.greater(&1, 0.5), [x]},
+      {&Nx.select(&1, &2, 0.25), [sample(:u8, {3, 4}), x]},
+      {&Nx.sum/1, [x]},
+      {&Nx.argmax(&1, axis: 1), [x]},
+      {&Nx.cumulative_sum(&1, axis: 1), [x]},
+      {&Nx.window_mean(&1, {2, 2}), [x]},
+      {&Nx.window_max(&1, {2, 2}), [x]},
+      {&Nx.dot(&1, Nx.transpose(&1)), [x]},
+      {&Nx.sort(&1, axis: 0), [x]},
+      {&Nx.concatenate([&1, Nx.as_type(&1, :f16)]), [x]},
+      {&Nx.pad(&1, 1.5, [{1, 0, 1}, {0, -1, 0}]), [x]},
+      {&Nx.slice(&1, [&2, 1], [1, 2]), [x, tensor(1, :s64)]},
+      {&Nx.take(&1, Nx.tensor([2, 0])), [x]},
+      {&Nx.indexed_add(&1, Nx.tensor([[0, 1]]), Nx.tensor([0.1], type: :f64)), [x]},
+      {&Nx.conv(Nx.reshape(&1, {1, 1, 3, 4}), Nx.reshape(&2, {1, 1, 2, 3})), [x, y]}
+    ]
+  end
+
+  test "operations on it" do
+    for {fun, args} <- operations(), do: assert_downcast(fun, args)
   end
 
   test "batches of it" do
@@ -208,7 +215,7 @@ defmodule Mlx.DowncastTest do
     grad = &Nx.Defn.grad(&1, fn x -> x |> Nx.sin() |> Nx.sum() end)
     assert_downcast(grad, [x])
 
-    Nx.with_default_backend(@cpu, fn ->
+    Nx.with_default_backend(Backend, fn ->
       {numbers, _key} = Nx.Random.uniform(Nx.Random.key(1), shape: {50}, type: :f64)
       assert {numbers.type, array_type(numbers)} == {{:f, 64}, :f32}
       assert Enum.all?(Nx.to_flat_list(numbers), &(&1 >= 0 and &1 <= 1))
@@ -217,7 +224,7 @@ defmodule Mlx.DowncastTest do
 
   test "copies keep it" do
     tensor = mlx(near([0.1, 0.2]))
-    copy = Nx.backend_copy(tensor, @cpu)
+    copy = Nx.backend_copy(tensor, Backend)
     Nx.backend_deallocate(tensor)
     assert array_type(copy) == :f32
     assert Nx.to_flat_list(copy) == Nx.to_flat_list(Nx.as_type(tensor([0.1, 0.2], :f32), :f64))
@@ -227,7 +234,7 @@ defmodule Mlx.DowncastTest do
     tensor = mlx(near([0.5, -2.5]))
     pointer = Nx.to_pointer(tensor, mode: :ipc)
     assert pointer.data_size == 16
-    copy = Nx.from_pointer(@cpu, pointer, :f64, {2})
+    copy = Nx.from_pointer(Backend, pointer, :f64, {2})
     assert array_type(copy) == :f32
     assert Nx.to_binary(copy) == Nx.to_binary(tensor)
     error = assert_raise Mlx.Error, fn -> Nx.to_pointer(tensor) end
@@ -236,7 +243,7 @@ defmodule Mlx.DowncastTest do
 
   # A tensor that says it is on the GPU, with an array that a GPU would have.
   defp on_gpu(tensor) do
-    array = tensor |> Nx.as_type(:f32) |> mlx()
+    array = tensor |> Nx.as_type(:f32) |> Nx.backend_copy(@cpu)
     %{tensor | data: %Backend{ref: array.data.ref, device: :gpu}}
   end
 
@@ -249,7 +256,7 @@ defmodule Mlx.DowncastTest do
 
   @tag lacking: [:gpu]
   test "a tensor that moves to a device without f64 is rounded" do
-    native = mlx(near([0.1, 1.0e300]))
+    native = Nx.backend_copy(near([0.1, 1.0e300]), @cpu)
     assert array_type(native) == :f64
     array = %{native | type: {:f, 32}, data: %{native.data | ref: Dispatch.across(native, :gpu)}}
     assert array_type(array) == :f32
@@ -258,22 +265,32 @@ defmodule Mlx.DowncastTest do
 
   @tag lacking: [:gpu]
   test "where f64 is there, nothing changes" do
-    tensor = mlx(near([0.1, 1.0e300]))
+    tensor = Nx.backend_copy(near([0.1, 1.0e300]), @cpu)
     assert array_type(tensor) == :f64
     assert Nx.to_binary(tensor) == Nx.to_binary(near([0.1, 1.0e300]))
     assert array_type(Nx.add(tensor, 1)) == :f64
   end
 
-  @tag f64: :error
+  @tag setting: :error
   test "unless it is asked for, f64 raises with the ways out" do
     refused = [
       fn -> mlx(near([1.0])) end,
-      fn -> Nx.iota({2}, type: :f64, backend: @cpu) end,
+      fn -> Nx.iota({2}, type: :f64, backend: Backend) end,
       fn -> Nx.as_type(mlx(tensor([1], :s32)), :f64) end,
       fn -> Nx.add(mlx(tensor([1], :s32)), near([1.0])) end
     ]
 
-    for fun <- refused do
+    compiled =
+      for {fun, args} <-
+            operations() ++ [{&Nx.LinAlg.solve/2, [sample(:f64, {3, 3}), near([1.0, 2.0, 3.0])]}] do
+        whole = fn args -> apply(fun, Tuple.to_list(args)) end
+
+        fn ->
+          Nx.Defn.jit_apply(whole, [List.to_tuple(args)], compiler: Mlx.Compiler, cache: false)
+        end
+      end
+
+    for fun <- refused ++ compiled do
       error = assert_raise Mlx.Error, fun
       assert error.kind == :type
 

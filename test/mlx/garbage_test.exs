@@ -7,7 +7,7 @@ defmodule Mlx.GarbageTest do
 
   @start """
   mb = 1024 * 1024
-  big = fn size -> Nx.iota({div(size * 1024 * 1024, 4)}, type: :f32, backend: {Mlx.Backend, device: :cpu}) end
+  big = fn size -> Nx.iota({div(size * 1024 * 1024, 4)}, type: :f32, backend: Mlx.Backend) end
   active = fn -> div(Mlx.Memory.stats().active, mb) end
   soon = fn fun ->
     Enum.find(1..300, fn _ -> fun.() || Process.sleep(100) == :never end) || raise("not in time")
@@ -38,7 +38,7 @@ defmodule Mlx.GarbageTest do
   test "so does a chain of calls of a compiled function, and one of binaries" do
     assert_runs("""
     Mlx.Memory.set_limit(256 * mb)
-    add = Nx.Defn.jit(&Nx.add(&1, 1), compiler: Mlx.Compiler, device: :cpu)
+    add = Nx.Defn.jit(&Nx.add(&1, 1), compiler: Mlx.Compiler)
     60.0 = Nx.to_number(Enum.reduce(1..60, big.(48), fn _, x -> add.(x) end)[0])
     bytes = :binary.copy(<<1>>, 48 * mb)
     for _ <- 1..30, do: 1 = Nx.to_number(Nx.from_binary(bytes, :u8)[7])
@@ -125,12 +125,12 @@ defmodule Mlx.GarbageTest do
 
         def peak(batches, forward, weights) do
           for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-          Mlx.synchronize(:cpu)
+          Mlx.synchronize()
           Mlx.Memory.reset_peak()
 
           Task.await(Task.async(fn ->
             for at <- 1..batches do
-              x = Nx.broadcast(Nx.tensor(at / 10, backend: {Mlx.Backend, device: :cpu}), {1024, 128})
+              x = Nx.broadcast(Nx.tensor(at / 10, backend: Mlx.Backend), {1024, 128})
               x |> Nx.add(0.0) |> forward.(weights) |> Nx.to_binary() |> byte_size()
             end
           end), :infinity)
@@ -141,7 +141,7 @@ defmodule Mlx.GarbageTest do
 
       Mlx.Memory.set_limit(8 * 1024 * mb)
       weights = Mlx.eval({Nx.iota({128, 1024}, type: :f32) |> Nx.divide(1.0e6), Nx.iota({1024, 128}, type: :f32) |> Nx.divide(1.0e6)})
-      compiled = Nx.Defn.jit(&Forward.run/2, compiler: Mlx.Compiler, device: :cpu)
+      compiled = Nx.Defn.jit(&Forward.run/2, compiler: Mlx.Compiler)
       forward = if :#{unquote(way)} == :eager, do: &Forward.run/2, else: compiled
       Forward.peak(1, forward, weights)
       one = Forward.peak(1, forward, weights)

@@ -8,10 +8,10 @@ defmodule Mlx.GenerationTest do
   doctest Mlx.Generation
 
   @vocabulary 50
-  @defn_options [compiler: Mlx.Compiler, device: :cpu]
+  @defn_options [compiler: Mlx.Compiler]
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -207,6 +207,17 @@ defmodule Mlx.GenerationTest do
       assert calls == [:run, :run] ++ List.flatten(List.duplicate([:run, :read], 4)) ++ [:read]
     end
 
+    test "has as many steps before a token is read as it is told to" do
+      generator = generator(ahead: 2)
+      tokens = Generation.generate(generator, [5], max_tokens: 5)
+      assert tokens == Generation.generate(generator(), [5], max_tokens: 5)
+      calls = traced(fn -> Generation.generate(generator, [5], max_tokens: 5) end)
+
+      # The first token has one step behind it, so that it comes early.
+      assert calls ==
+               [:run, :run, :run, :read, :run, :run, :read, :run, :read, :read, :read]
+    end
+
     test "gets no more work when nobody takes tokens" do
       Generation.generate(generator(), [5], max_tokens: 3)
       calls = traced(fn -> generator() |> Generation.stream([5]) |> Enum.take(2) end)
@@ -261,6 +272,19 @@ defmodule Mlx.GenerationTest do
       monitor = Process.monitor(run.pid)
       Process.exit(owner, :kill)
       assert_receive {:DOWN, ^monitor, :process, _pid, :normal}, 60_000
+    end
+
+    test "come from the stream that the caller is in" do
+      stream = Mlx.Stream.new(:cpu)
+      generator = generator()
+      start = fn -> Generation.start(generator, [1, 2], max_tokens: 3) end
+      %{ref: ref} = Mlx.Stream.with_stream(stream, start)
+      assert_receive {Generation, ^ref, {:done, _}}, 60_000
+      assert tokens(ref) == expected([1, 2], 3)
+      Mlx.Stream.close(stream)
+      %{ref: ref} = Mlx.Stream.with_stream(stream, start)
+      assert_receive {Generation, ^ref, {:error, %Mlx.Error{kind: :device} = error}}, 60_000
+      assert Exception.message(error) =~ "the stream is closed"
     end
 
     test "say what failed" do
@@ -337,7 +361,7 @@ defmodule Mlx.GenerationTest do
       assert_raise ArgumentError, fn -> Generation.stream(generator, [1], wrong) end
     end
 
-    for wrong <- [[max_length: 0], [prompt_chunk: 0], [other: 1]] do
+    for wrong <- [[max_length: 0], [prompt_chunk: 0], [ahead: 0], [other: 1]] do
       assert_raise ArgumentError, fn -> generator(wrong) end
     end
   end

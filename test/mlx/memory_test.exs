@@ -15,19 +15,20 @@ defmodule Mlx.MemoryTest do
   end
 
   defp made(bytes) do
-    Mlx.eval(Nx.iota({div(bytes, 4)}, type: :s32, backend: {Mlx.Backend, device: :cpu}))
+    Mlx.eval(Nx.iota({div(bytes, 4)}, type: :s32, backend: Mlx.Backend))
   end
 
   defp free(tensor) do
     Nx.backend_deallocate(tensor)
-    Mlx.synchronize(:cpu)
+    Mlx.synchronize()
   end
 
   test "what is held goes up and down with tensors" do
     before = Mlx.Memory.stats().active
     bytes = 64 * @mb
     tensor = made(bytes)
-    assert Mlx.Memory.stats().active - before >= bytes
+    # What others hold may have become less meanwhile.
+    assert Mlx.Memory.stats().active - before > bytes - @mb
     free(tensor)
     assert Mlx.Memory.stats().active - before < bytes
     assert Mlx.Memory.stats().peak >= bytes
@@ -100,7 +101,7 @@ defmodule Mlx.MemoryTest do
       64 = div(Mlx.Memory.stats().cache_limit, mb)
       for size <- [40, 60, 90], do: Mlx.eval(Nx.iota({size * mb}, type: :u8))
       for pid <- Process.list(), do: :erlang.garbage_collect(pid)
-      Mlx.synchronize(:cpu)
+      Mlx.synchronize()
       true = Mlx.Memory.stats().cache <= 64 * mb
       IO.puts("held")
       """)
@@ -109,6 +110,7 @@ defmodule Mlx.MemoryTest do
   end
 
   @tag timeout: 180_000
+  @tag :host_memory
   test "what the system sees falls when garbage is collected and the cache cleared" do
     Mlx.OwnVm.assert_alive("""
     mb = 1024 * 1024
@@ -119,6 +121,7 @@ defmodule Mlx.MemoryTest do
     before = resident.()
     # Of sizes that the C library treats in different ways.
     sizes = [100, 5_000, 60_000, 500_000, 20 * mb, 150 * mb]
+    # That of a GPU is not the system's.
     backend = {Mlx.Backend, device: :cpu}
     make = fn size -> Mlx.eval(Nx.iota({size}, type: :u8, backend: backend)) end
     parent = self()

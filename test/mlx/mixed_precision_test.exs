@@ -10,10 +10,8 @@ defmodule Mlx.MixedPrecisionTest do
   @compile {:no_warn_undefined,
             [Axon, Axon.Loop, Axon.MixedPrecision, Axon.ModelState, Polaris.Optimizers]}
 
-  @cpu {Mlx.Backend, device: :cpu}
-
   setup do
-    Nx.default_backend(@cpu)
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -42,7 +40,7 @@ defmodule Mlx.MixedPrecisionTest do
         end
 
         {loss, a, b, factor, steps, finite} =
-          Nx.Defn.jit(run, compiler: Mlx.Compiler, device: :cpu).(weights, scale)
+          Nx.Defn.jit(run, compiler: Mlx.Compiler).(weights, scale)
 
         assert {Nx.type(a), Nx.to_list(a)} == {{:f, 32}, [[6.0, -12.0]]}
         assert {Nx.to_number(loss), Nx.to_number(b)} == {15.0, 5.0}
@@ -241,12 +239,11 @@ defmodule Mlx.MixedPrecisionTest do
             )
             |> Axon.Loop.run(batches, Axon.ModelState.empty(),
               epochs: 6,
-              compiler: Mlx.Compiler,
-              device: :cpu
+              compiler: Mlx.Compiler
             )
 
           assert Nx.type(weights.data["dense_0"]["kernel"]) == {:f, 32}
-          read = Axon.predict(model, weights, images, compiler: Mlx.Compiler, device: :cpu)
+          read = Axon.predict(model, weights, images, compiler: Mlx.Compiler)
           right(read, digits)
         end
 
@@ -285,7 +282,7 @@ defmodule Mlx.MixedPrecisionTest do
   end
 
   defp train(step, state, data) do
-    step = Nx.Defn.jit(step, compiler: Mlx.Compiler, device: :cpu)
+    step = Nx.Defn.jit(step, compiler: Mlx.Compiler)
     batches = batches(data)
 
     for _epoch <- 1..12, {images, digits} <- batches, reduce: state do

@@ -1,6 +1,7 @@
 defmodule Mlx.NativeFuzzTest do
   # What ends the VM must not end this one.
   use ExUnit.Case, async: true
+  import Mlx.TestDevice, only: [device: 0]
   alias Mlx.{Native, OwnVm}
 
   @moduletag timeout: :infinity
@@ -47,28 +48,34 @@ defmodule Mlx.NativeFuzzTest do
       ref = tensor({:u, 8}, [], <<1>>)
 
       for improper <- [[1 | 2], [[] | :a], [ref | ref]] do
-        assert_refused(:stream_submit, [:cpu, improper, [ref], [0]])
-        assert_refused(:stream_submit, [:cpu, [], improper, [0]])
-        assert_refused(:stream_submit, [:cpu, [], [ref], improper])
-        assert_refused(:stream_submit, [:cpu, [{:add, improper, []}], [ref], [0]])
-        assert_refused(:stream_submit, [:cpu, [{:sum, [0], improper}], [ref], [0]])
-        assert_refused(:stream_run, [:cpu, :add, improper, []])
-        assert_refused(:stream_run, [:cpu, :sum, [ref], improper])
-        assert_refused(:tensor_from_binary, [:cpu, <<1>>, improper, {:u, 8}])
+        assert_refused(:stream_submit, [device(), improper, [ref], [0]])
+        assert_refused(:stream_submit, [device(), [], improper, [0]])
+        assert_refused(:stream_submit, [device(), [], [ref], improper])
+        assert_refused(:stream_submit, [device(), [{:add, improper, []}], [ref], [0]])
+        assert_refused(:stream_submit, [device(), [{:sum, [0], improper}], [ref], [0]])
+        assert_refused(:stream_run, [device(), :add, improper, []])
+        assert_refused(:stream_run, [device(), :sum, [ref], improper])
+        assert_refused(:tensor_from_binary, [device(), <<1>>, improper, {:u, 8}])
         assert_refused(:tensor_eval, [improper, :tag])
-        assert_refused(:pointer_from_local, [:cpu, {1, 1}, improper, {:u, 8}, :tag])
-        assert_refused(:pointer_from_ipc, [:cpu, {"a", 1}, improper, {:u, 8}, :tag])
+
+        assert_refused(:pointer_from_local, [device(), {1, 1}, improper, {:u, 8}, :tag])
+
+        assert_refused(:pointer_from_ipc, [device(), {"a", 1}, improper, {:u, 8}, :tag])
+
         assert_refused(:program_new, [{1, improper, [0]}, [], false])
         {:ok, program} = Native.program_new({1, [], [0]}, [], false)
-        assert_refused(:program_run, [:cpu, program, improper, []])
-        assert_refused(:program_run, [:cpu, program, [ref], improper])
+        assert_refused(:program_run, [device(), program, improper, []])
+        assert_refused(:program_run, [device(), program, [ref], improper])
       end
     end
 
     test "sizes whose product is more than 128 bits" do
       dims = List.duplicate(2 ** 31 - 1, 9)
-      assert {:error, %{kind: :shape}} = Native.tensor_from_binary(:cpu, <<>>, dims, {:u, 8})
-      assert {:ok, _} = Native.tensor_from_binary(:cpu, <<>>, [0 | dims], {:u, 8})
+
+      assert {:error, %{kind: :shape}} =
+               Native.tensor_from_binary(device(), <<>>, dims, {:u, 8})
+
+      assert {:ok, _} = Native.tensor_from_binary(stream(), <<>>, [0 | dims], {:u, 8})
     end
 
     test "programs of more registers than there can be" do
@@ -91,7 +98,10 @@ defmodule Mlx.NativeFuzzTest do
 
       usual = Enum.reduce(1..50, identity, fn _, inner -> nest.(inner) end)
       {:ok, program} = Native.program_new(usual, [], true)
-      {_, [ref]} = Native.program_run(:cpu, program, [tensor({:u, 8}, [], <<7>>)], [])
+
+      {_, [ref]} =
+        Native.program_run(stream(), program, [tensor({:u, 8}, [], <<7>>)], [])
+
       assert {:ok, <<7>>} = read(ref)
     end
 
@@ -105,13 +115,16 @@ defmodule Mlx.NativeFuzzTest do
         {:gather, [1, 2], [[0], [1]]}
       ]
 
-      {_, refs} = Native.stream_submit(:cpu, instructions, [zero, x], [3, 4])
+      {_, refs} = Native.stream_submit(stream(), instructions, [zero, x], [3, 4])
       assert Enum.map(refs, &read/1) == [{:ok, <<0, 4>>}, {:ok, <<3>>}]
     end
 
     test "positions of floats" do
       half = tensor({:f, 32}, [1, 1], <<0.5::float-32-native>>)
-      {_, [ref]} = Native.stream_submit(:cpu, [{:gather, [0, 0], [[0], [1, 1]]}], [half], [1])
+
+      {_, [ref]} =
+        Native.stream_submit(stream(), [{:gather, [0, 0], [[0], [1, 1]]}], [half], [1])
+
       assert {:error, %{kind: :type, op: "gather", message: message}} = read(ref)
       assert message =~ "positions are integers, not f32"
     end
@@ -131,7 +144,7 @@ defmodule Mlx.NativeFuzzTest do
           {operand, square} <- [{vector, true}, {wide, false}],
           square or row not in [:svd, :qr] do
         {_, [ref]} =
-          Native.stream_submit(:cpu, [{row, [0], attributes}], [operand], [results])
+          Native.stream_submit(stream(), [{row, [0], attributes}], [operand], [results])
 
         assert {:error, %{kind: :shape, op: op}} = read(ref)
         assert op == "#{row}"
@@ -164,7 +177,7 @@ defmodule Mlx.NativeFuzzTest do
             {:pad, [0, 1], [[0, 0], [0], [0]]}
           ] do
         {_, [ref]} =
-          Native.stream_submit(:cpu, [{row, operands, attributes}], [x, one], [2])
+          Native.stream_submit(stream(), [{row, operands, attributes}], [x, one], [2])
 
         assert {:error, %{op: op, message: message}} = read(ref)
         assert op == "#{row}"
@@ -187,8 +200,11 @@ defmodule Mlx.NativeFuzzTest do
     error -> {:raised, error}
   end
 
+  # The queue that tests share may be full.
+  defp stream, do: Mlx.Stream.new().ref
+
   defp tensor(type, dims, bytes) do
-    {status, ref} = Native.tensor_from_binary(:cpu, bytes, dims, type)
+    {status, ref} = Native.tensor_from_binary(stream(), bytes, dims, type)
     assert status in [:ok, :collect]
     ref
   end

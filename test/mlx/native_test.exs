@@ -1,7 +1,8 @@
 defmodule Mlx.NativeTest do
   use ExUnit.Case, async: true
-  import Mlx.Samples, only: [integers: 0, floats: 0, bounds: 1]
-  alias Mlx.Native
+  import Mlx.Samples, only: [integers: 0, types: 0, bounds: 1]
+  import Mlx.TestDevice, only: [device: 0]
+  alias Mlx.{Native, TestDevice}
 
   # Bits of floats by type: zeros, the least and the largest ones, infinities, and NaNs
   # that are quiet, signalling and negative, with a payload.
@@ -27,7 +28,7 @@ defmodule Mlx.NativeTest do
       end
     end
 
-    for {type, {size, bits}} <- @bits do
+    for type <- TestDevice.types(Keyword.keys(@bits)), {size, bits} = @bits[type] do
       test "of every bit of #{type}" do
         binary = for bits <- unquote(bits), into: <<>>, do: <<bits::size(unquote(size))-native>>
         assert round_trip(binary, {9}, unquote(type)) == binary
@@ -43,7 +44,7 @@ defmodule Mlx.NativeTest do
     end
 
     test "of scalars and of nothing" do
-      for type <- integers() ++ floats() ++ [:c64] do
+      for type <- TestDevice.types(types()) do
         {_, size} = Nx.Type.normalize!(type)
         scalar = <<0::size(size - 1), 1::1>>
         assert round_trip(scalar, {}, type) == scalar
@@ -76,7 +77,7 @@ defmodule Mlx.NativeTest do
 
     test "through an operation that doesn't touch the values" do
       binary = :rand.bytes(4096)
-      tensor = Mlx.from_binary(binary, {16, 256}, :u8, device: :cpu)
+      tensor = Mlx.from_binary(binary, {16, 256}, :u8)
       assert tensor |> Nx.reshape({4096}) |> Nx.as_type(:u8) |> Mlx.to_binary() == binary
       assert tensor |> Nx.transpose() |> Nx.transpose() |> Mlx.to_binary() == binary
     end
@@ -85,7 +86,7 @@ defmodule Mlx.NativeTest do
   describe "a binary that was not copied" do
     test "outlives its tensor" do
       binary = :rand.bytes(100_000)
-      read = fn -> Mlx.to_binary(Mlx.from_binary(binary, {100_000}, :u8, device: :cpu)) end
+      read = fn -> Mlx.to_binary(Mlx.from_binary(binary, {100_000}, :u8)) end
       kept = for _ <- 1..20, do: read.()
       churn()
       assert Enum.all?(kept, &(&1 == binary))
@@ -93,7 +94,7 @@ defmodule Mlx.NativeTest do
 
     test "outlives the deallocation of its tensor" do
       binary = :rand.bytes(100_000)
-      tensor = Mlx.from_binary(binary, {100_000}, :u8, device: :cpu)
+      tensor = Mlx.from_binary(binary, {100_000}, :u8)
       kept = Mlx.to_binary(tensor)
       Nx.backend_deallocate(tensor)
       churn()
@@ -102,14 +103,14 @@ defmodule Mlx.NativeTest do
 
     test "outlives the process that read it" do
       binary = :rand.bytes(100_000)
-      read = fn -> Mlx.to_binary(Mlx.from_binary(binary, {100_000}, :u8, device: :cpu)) end
+      read = fn -> Mlx.to_binary(Mlx.from_binary(binary, {100_000}, :u8)) end
       kept = read |> Task.async() |> Task.await(60_000)
       churn()
       assert kept == binary
     end
 
     test "doesn't change when the tensor is used again" do
-      tensor = Nx.iota({5000}, type: :s32, backend: {Mlx.Backend, device: :cpu})
+      tensor = Nx.iota({5000}, type: :s32, backend: Mlx.Backend)
       kept = Mlx.to_binary(tensor)
       sum = Enum.reduce(1..10, tensor, fn _, sum -> Nx.add(sum, tensor) end)
       Mlx.eval(sum)
@@ -144,11 +145,11 @@ defmodule Mlx.NativeTest do
             [{"add", [0, 0], []}],
             [{:sum, [0], [self(), true]}]
           ] do
-        assert catch_error(Native.stream_submit(:cpu, instructions, [input()], [1]))
+        assert catch_error(Native.stream_submit(device(), instructions, [input()], [1]))
       end
 
       assert catch_error(Native.stream_submit(:tpu, [], [input()], [0]))
-      assert catch_error(Native.stream_submit(:cpu, [], [:ref], [0]))
+      assert catch_error(Native.stream_submit(device(), [], [:ref], [0]))
     end
 
     test "with attributes of another kind fail where the result is read" do
@@ -224,26 +225,32 @@ defmodule Mlx.NativeTest do
 
   test "a shape that no memory holds is refused" do
     for dims <- [[-1], [2 ** 31], [2 ** 40], [65_536, 65_536, 65_536, 65_536]] do
-      assert {:error, %{kind: :shape}} = Native.tensor_from_binary(:cpu, <<1>>, dims, {:u, 8})
+      assert {:error, %{kind: :shape}} =
+               Native.tensor_from_binary(device(), <<1>>, dims, {:u, 8})
     end
   end
 
   defp round_trip(binary, shape, type) do
-    binary |> Mlx.from_binary(shape, type, device: :cpu) |> Mlx.to_binary()
+    binary |> Mlx.from_binary(shape, type) |> Mlx.to_binary()
   end
 
-  defp input(byte \\ 3), do: Mlx.from_binary(<<byte>>, {1}, :u8, device: :cpu).data.ref
+  defp input(byte \\ 3), do: Mlx.from_binary(<<byte>>, {1}, :u8).data.ref
 
   defp refused(instructions) do
-    assert {:error, error} = Native.stream_submit(:cpu, instructions, [input()], [1])
+    assert {:error, error} =
+             Native.stream_submit(stream(), instructions, [input()], [1])
+
     error
   end
 
   defp submit(instructions, outputs) do
-    {status, refs} = Native.stream_submit(:cpu, instructions, [input()], outputs)
+    {status, refs} = Native.stream_submit(stream(), instructions, [input()], outputs)
     assert status in [:ok, :collect]
     refs
   end
+
+  # The queue that tests share may be full.
+  defp stream, do: Mlx.Stream.new().ref
 
   defp read(ref) do
     tag = make_ref()

@@ -4,19 +4,20 @@ defmodule Mlx.PointerTest do
   import Mlx.Samples
   alias Mlx.Backend
 
-  @cpu {Backend, device: :cpu}
-
   # Types whose values lie in memory as Nx has them.
-  @plain types()
+  @plain Mlx.TestDevice.types(types())
   @narrow [:f8, :f8_e4m3fn, :u2, :u4, :s2, :s4]
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, @cpu)
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
+
+  # Addresses are of memory that the host sees, which that of an NVIDIA GPU is not.
+  defp host(tensor), do: Nx.backend_copy(tensor, {Backend, device: :cpu})
 
   defp narrow(type), do: tensor([1, 0, 1, 1, 0, 1, 0], type)
 
   defp from(pointer, owner, type \\ nil, shape \\ nil, opts \\ []) do
     type = type || Nx.type(owner)
-    copy = Nx.from_pointer(@cpu, pointer, type, shape || Nx.shape(owner), opts)
+    copy = Nx.from_pointer(Mlx.Backend, pointer, type, shape || Nx.shape(owner), opts)
     # Used after the copy, so that the garbage collector leaves the owner alone.
     assert %Backend{} = owner.data
     copy
@@ -26,7 +27,7 @@ defmodule Mlx.PointerTest do
     test "points to the values in row order" do
       for type <- @plain do
         expected = sample(type, {4, 5})
-        tensor = mlx(expected)
+        tensor = host(expected)
         pointer = Nx.to_pointer(tensor)
         assert %Nx.Pointer{kind: :local, handle: nil} = pointer
         assert pointer.data_size == byte_size(Nx.to_binary(expected))
@@ -40,13 +41,13 @@ defmodule Mlx.PointerTest do
     end
 
     test "of what is not computed yet computes it" do
-      x = mlx(sample(:f32, {50, 50}))
+      x = host(sample(:f32, {50, 50}))
       sum = Nx.sum(Nx.dot(x, x), axes: [0])
       assert_equivalent(from(Nx.to_pointer(sum), sum), Nx.backend_copy(sum, Nx.BinaryBackend))
     end
 
     test "stays where it is while others use the tensor" do
-      tensor = mlx(Nx.iota({300, 300}, type: :f32, backend: Nx.BinaryBackend))
+      tensor = host(Nx.iota({300, 300}, type: :f32, backend: Nx.BinaryBackend))
       pointer = Nx.to_pointer(tensor, mode: :local)
 
       for _ <- 1..50 do
@@ -60,7 +61,7 @@ defmodule Mlx.PointerTest do
     end
 
     test "is of the first element of a view" do
-      tensor = mlx(Nx.iota({10}, type: :s32, backend: Nx.BinaryBackend))
+      tensor = host(Nx.iota({10}, type: :s32, backend: Nx.BinaryBackend))
       Mlx.eval(tensor)
       whole = Nx.to_pointer(tensor)
       part = Nx.to_pointer(Nx.slice(tensor, [3], [4]))
@@ -69,8 +70,9 @@ defmodule Mlx.PointerTest do
     end
 
     test "is copied, so that its owner may go" do
-      tensor = mlx(sample(:s64, {600, 700}))
-      copy = from(Nx.to_pointer(tensor), tensor)
+      tensor = host(sample(:s64, {600, 700}))
+      pointer = Nx.to_pointer(tensor)
+      copy = Nx.from_pointer({Backend, device: :cpu}, pointer, :s64, {600, 700})
       assert Nx.to_pointer(copy).address != Nx.to_pointer(tensor).address
       Nx.backend_deallocate(tensor)
       :erlang.garbage_collect()
@@ -79,7 +81,7 @@ defmodule Mlx.PointerTest do
 
     test "is of a binary's memory as well" do
       binary = :binary.copy(<<1, 2, 3>>, 1_500_000)
-      held = mlx(Nx.from_binary(binary, :u8, backend: Nx.BinaryBackend))
+      held = host(Nx.from_binary(binary, :u8, backend: Nx.BinaryBackend))
       pointer = Nx.to_pointer(held)
       inside = %Nx.Pointer{kind: :local, address: pointer.address + 3 * 500_001}
       assert Nx.to_binary(from(inside, held, :u8, {6})) == <<1, 2, 3, 1, 2, 3>>
@@ -131,7 +133,7 @@ defmodule Mlx.PointerTest do
       pointer = Nx.to_pointer(tensor, mode: :ipc)
       assert_equivalent(from(pointer, tensor), sample(:f32))
       Nx.backend_deallocate(tensor)
-      Mlx.synchronize(:cpu)
+      Mlx.synchronize()
       error = assert_raise Mlx.Error, fn -> from(pointer, tensor) end
       assert %{kind: :io} = error
       assert error.message =~ pointer.handle
@@ -159,9 +161,15 @@ defmodule Mlx.PointerTest do
 
         for handle <- [name, "/" <> name] do
           pointer = %Nx.Pointer{kind: :ipc, handle: handle}
-          assert Nx.to_binary(Nx.from_pointer(@cpu, pointer, :u8, {5})) == <<1, 2, 3, 4, 5>>
-          assert Nx.to_binary(Nx.from_pointer(@cpu, pointer, :u8, {2})) == <<1, 2>>
-          error = assert_raise Mlx.Error, fn -> Nx.from_pointer(@cpu, pointer, :u16, {3}) end
+
+          assert Nx.to_binary(Nx.from_pointer(Mlx.Backend, pointer, :u8, {5})) ==
+                   <<1, 2, 3, 4, 5>>
+
+          assert Nx.to_binary(Nx.from_pointer(Mlx.Backend, pointer, :u8, {2})) == <<1, 2>>
+
+          error =
+            assert_raise Mlx.Error, fn -> Nx.from_pointer(Mlx.Backend, pointer, :u16, {3}) end
+
           assert %{kind: :shape} = error
           assert error.message =~ "5 bytes, 6 are needed"
         end
@@ -171,7 +179,7 @@ defmodule Mlx.PointerTest do
     test "of shared memory that is not there raises" do
       for handle <- ["/mlx-none", "mlx-none", "/mlx-%s%n%x", "/a\0b", "", "/", "/..", "/a/b"] do
         pointer = %Nx.Pointer{kind: :ipc, handle: handle, data_size: 4}
-        error = assert_raise Mlx.Error, fn -> Nx.from_pointer(@cpu, pointer, :f32, {}) end
+        error = assert_raise Mlx.Error, fn -> Nx.from_pointer(Mlx.Backend, pointer, :f32, {}) end
         assert error.kind == :io
         assert error.message =~ "shared memory"
       end
@@ -180,7 +188,7 @@ defmodule Mlx.PointerTest do
 
   describe "from_pointer" do
     test "gives names" do
-      tensor = mlx(sample(:f32, {2, 3}))
+      tensor = host(sample(:f32, {2, 3}))
       pointer = Nx.to_pointer(tensor)
       named = from(pointer, tensor, :f32, {2, 3}, names: [:x, nil])
       assert named.names == [:x, nil]
@@ -188,7 +196,7 @@ defmodule Mlx.PointerTest do
     end
 
     test "makes another type of the same bytes" do
-      tensor = mlx(tensor([1.5, -2.0], :f32))
+      tensor = host(tensor([1.5, -2.0], :f32))
       pointer = Nx.to_pointer(tensor)
       bits = from(pointer, tensor, :u32, {2})
       assert_equivalent(bits, Nx.bitcast(tensor([1.5, -2.0], :f32), :u32))
@@ -197,16 +205,18 @@ defmodule Mlx.PointerTest do
     end
 
     test "without a size takes that of the tensor" do
-      tensor = mlx(sample(:f32))
+      tensor = host(sample(:f32))
       pointer = %{Nx.to_pointer(tensor) | data_size: nil}
       assert_equivalent(from(pointer, tensor), sample(:f32))
     end
 
     test "of another size raises" do
-      pointer = Nx.to_pointer(mlx(sample(:f32, {4})))
+      pointer = Nx.to_pointer(host(sample(:f32, {4})))
 
       for {type, shape} <- [{:f32, {3}}, {:f32, {5}}, {:u8, {4}}, {:u4, {4}}] do
-        error = assert_raise Mlx.Error, fn -> Nx.from_pointer(@cpu, pointer, type, shape) end
+        error =
+          assert_raise Mlx.Error, fn -> Nx.from_pointer(Mlx.Backend, pointer, type, shape) end
+
         assert %{kind: :shape, op: "from_pointer"} = error
         assert error.message =~ ":data_size is 16"
       end
@@ -217,18 +227,21 @@ defmodule Mlx.PointerTest do
         pointer = %Nx.Pointer{kind: :local, address: address, data_size: 4}
 
         assert_raise ArgumentError, ~r/an address is a positive multiple/, fn ->
-          Nx.from_pointer(@cpu, pointer, :f32, {1})
+          Nx.from_pointer(Mlx.Backend, pointer, :f32, {1})
         end
       end
     end
 
     test "of memory that can't be read raises" do
-      {huge, there} = {2 ** 40, Nx.to_pointer(mlx(sample(:f32))).address}
+      {huge, there} = {2 ** 40, Nx.to_pointer(host(sample(:f32))).address}
 
       for {address, size} <- [{8, 4}, {2 ** 63, 16}, {2 ** 64 - 8, 64}, {there, huge}] do
         pointer = %Nx.Pointer{kind: :local, address: address}
         shape = {div(size, 4), 4}
-        error = assert_raise Mlx.Error, fn -> Nx.from_pointer(@cpu, pointer, :u8, shape) end
+
+        error =
+          assert_raise Mlx.Error, fn -> Nx.from_pointer(Mlx.Backend, pointer, :u8, shape) end
+
         assert error.kind == :io
         assert error.message =~ "can't read #{size} bytes"
       end
@@ -238,19 +251,22 @@ defmodule Mlx.PointerTest do
       no_handle = %Nx.Pointer{kind: :ipc, address: 16}
 
       for pointer <- [nil, 16, %{address: 16}, %Nx.Pointer{kind: :remote}, no_handle] do
-        assert_raise ArgumentError, fn -> Nx.from_pointer(@cpu, pointer, :u8, {1}) end
+        assert_raise ArgumentError, fn -> Nx.from_pointer(Mlx.Backend, pointer, :u8, {1}) end
       end
     end
 
     test "of an unsupported type or device raises" do
-      pointer = Nx.to_pointer(mlx(sample(:f32, {4})))
-      error = assert_raise Mlx.Error, fn -> Nx.from_pointer(@cpu, pointer, :c128, {1}) end
+      pointer = Nx.to_pointer(host(sample(:f32, {4})))
+      error = assert_raise Mlx.Error, fn -> Nx.from_pointer(Mlx.Backend, pointer, :c128, {1}) end
       assert error.kind == :type
 
       tpu = {Backend, device: :tpu}
       error = assert_raise Mlx.Error, fn -> Nx.from_pointer(tpu, pointer, :f32, {4}) end
       assert error.kind == :device
-      assert_raise ArgumentError, fn -> Nx.from_pointer(@cpu, pointer, :f32, {4}, other: 1) end
+
+      assert_raise ArgumentError, fn ->
+        Nx.from_pointer(Mlx.Backend, pointer, :f32, {4}, other: 1)
+      end
     end
   end
 
@@ -276,7 +292,7 @@ defmodule Mlx.PointerTest do
     end
 
     test "of a vectorized tensor is of all its values" do
-      tensor = Nx.vectorize(mlx(sample(:f32, {3, 5})), :rows)
+      tensor = Nx.vectorize(host(sample(:f32, {3, 5})), :rows)
       pointer = Nx.to_pointer(tensor)
       assert pointer.data_size == 60
       assert_equivalent(from(pointer, tensor, :f32, {3, 5}), sample(:f32, {3, 5}))
@@ -296,12 +312,7 @@ defmodule Mlx.PointerOfAnotherProcessTest do
 
   # Another VM, which does what it reads from its standard input.
   defp other_vm do
-    paths =
-      for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: ["-pa", path]
-
     code = """
-    {:ok, _} = Application.ensure_all_started(:mlx)
-    Nx.default_backend({Mlx.Backend, device: :cpu})
     Enum.reduce(IO.stream(:stdio, :line), [], fn line, binding ->
       {value, binding} = Code.eval_string(line, binding)
       IO.puts("value " <> Base.encode64(:erlang.term_to_binary(value)))
@@ -309,8 +320,7 @@ defmodule Mlx.PointerOfAnotherProcessTest do
     end)
     """
 
-    elixir = System.find_executable("elixir")
-    args = List.flatten(paths) ++ ["-e", code]
+    {elixir, args} = Mlx.OwnVm.command(code)
     Port.open({:spawn_executable, elixir}, [:binary, :exit_status, {:line, 4096}, args: args])
   end
 
@@ -332,13 +342,13 @@ defmodule Mlx.PointerOfAnotherProcessTest do
   test "values go from one to the other and back" do
     vm = other_vm()
     expected = sample(:f32, {300, 400})
-    tensor = Nx.backend_copy(expected, {Mlx.Backend, device: :cpu})
+    tensor = Nx.backend_copy(expected, Mlx.Backend)
     pointer = Nx.to_pointer(tensor, mode: :ipc)
 
     there = "Nx.from_pointer(Mlx.Backend, #{inspect(pointer)}, :f32, {300, 400})"
     back = eval(vm, "y = Nx.multiply(#{there}, 2); Nx.to_pointer(y, mode: :ipc)")
     assert back.handle != pointer.handle
-    doubled = Nx.from_pointer({Mlx.Backend, device: :cpu}, back, :f32, {300, 400})
+    doubled = Nx.from_pointer(Mlx.Backend, back, :f32, {300, 400})
     assert Nx.to_binary(doubled) == Nx.to_binary(Nx.multiply(expected, 2))
     assert Nx.to_binary(tensor) == Nx.to_binary(expected)
 
@@ -348,7 +358,7 @@ defmodule Mlx.PointerOfAnotherProcessTest do
     assert_receive {^vm, {:exit_status, 0}}, 60_000
 
     assert_raise Mlx.Error, ~r/shared memory/, fn ->
-      Nx.from_pointer({Mlx.Backend, device: :cpu}, back, :f32, {300, 400})
+      Nx.from_pointer(Mlx.Backend, back, :f32, {300, 400})
     end
   end
 end

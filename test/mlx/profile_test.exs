@@ -40,18 +40,18 @@ defmodule Mlx.ProfileTest do
     end
   end
 
-  defp x, do: Nx.iota({4, 5}, type: :f32, backend: {Mlx.Backend, device: :cpu})
-  defp profile(fun, args, opts \\ []), do: Profile.run(fun, args, [device: :cpu] ++ opts)
+  defp x, do: Nx.iota({4, 5}, type: :f32, backend: Mlx.Backend)
+  defp profile(fun, args, opts \\ []), do: Profile.run(fun, args, opts)
   defp ops(profile), do: Enum.map(profile.instructions, & &1.op)
 
   # The rows of a plan as it prints them, each before those of its programs.
   defp printed(fun, args, opts \\ []) do
-    program = fun |> Mlx.Compiler.program(args, [device: :cpu] ++ opts) |> inspect()
+    program = fun |> Mlx.Compiler.program(args, opts) |> inspect()
     for [_, row] <- Regex.scan(~r/ = (\w+)[( ]/, program), row != "run", do: row
   end
 
   defp plain(fun, args, opts \\ []),
-    do: Nx.Defn.jit_apply(fun, args, [compiler: Mlx.Compiler, device: :cpu] ++ opts)
+    do: Nx.Defn.jit_apply(fun, args, [compiler: Mlx.Compiler] ++ opts)
 
   defp assert_consistent(profile) do
     instructions = profile.instructions
@@ -79,7 +79,7 @@ defmodule Mlx.ProfileTest do
     assert multiply.operands == [{"f32", {4, 5}}, {"f32", {}}]
     assert {sum.results, sum.bytes, sum.calls} == {[{"f32", {5}}], 20, 1}
     assert_consistent(profile)
-    assert profile.plain > 0 and profile.device == :cpu
+    assert profile.plain > 0 and profile.device == Mlx.TestDevice.device()
     assert_identical(profile.result, plain(&Functions.chain/2, args))
   end
 
@@ -125,7 +125,7 @@ defmodule Mlx.ProfileTest do
     refute_received :called
   end
 
-  if System.find_executable("g++") do
+  if System.find_executable("g++") || Mlx.TestDevice.device() == :gpu do
     test "fused parts are one instruction that names its own" do
       args = [x(), Nx.tensor(0.01)]
       profile = profile(&Functions.chain/2, args, fuse: true)
@@ -145,7 +145,7 @@ defmodule Mlx.ProfileTest do
     captured = Nx.backend_copy(x(), Nx.BinaryBackend)
     fun = fn %{a: a, b: {b, c}} -> {Nx.add(a, captured), %{d: Nx.multiply(b, c)}} end
     args = [%{a: x(), b: {x(), Nx.tensor(2.0)}}]
-    profile = Profile.run(fun, args, stream: Mlx.Stream.new(:cpu))
+    profile = Profile.run(fun, args, stream: Mlx.Stream.new())
     assert_consistent(profile)
     {sum, %{d: product}} = profile.result
     {plain_sum, %{d: plain_product}} = plain(fun, args)
@@ -160,7 +160,7 @@ defmodule Mlx.ProfileTest do
       Nx.Defn.Kernel.io_call(Nx.add(x, 1), fn _ -> send(test, Mlx.Stream.current()) end)
     end
 
-    [given, around] = for _ <- 1..2, do: Mlx.Stream.new(:cpu)
+    [given, around] = for _ <- 1..2, do: Mlx.Stream.new()
 
     Mlx.Stream.with_stream(around, fn ->
       profile(fun, [x()], warm_up: 0, stream: given)

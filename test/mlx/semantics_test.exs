@@ -344,7 +344,7 @@ defmodule Mlx.SemanticsTest do
     if self() == test, do: send(test, {:size, size})
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 
   # Sums of numbers of very different sizes depend on the order of the additions.
   defp tame(%{type: {:c, _}} = tensor), do: tensor

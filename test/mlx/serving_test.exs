@@ -53,7 +53,7 @@ defmodule Mlx.ServingTest do
 
   # All partitions share the weights.
   defp model(opts \\ []) do
-    weights = Nx.backend_copy(weights(), {Mlx.Backend, device: :cpu})
+    weights = Nx.backend_copy(weights(), Mlx.Backend)
 
     Nx.Serving.new(
       fn opts ->
@@ -66,7 +66,7 @@ defmodule Mlx.ServingTest do
 
   defp serving(fun, opts \\ []), do: Nx.Serving.jit(fun, options(opts))
 
-  defp options(opts), do: [compiler: Mlx.Compiler, device: :cpu] ++ opts
+  defp options(opts), do: [compiler: Mlx.Compiler] ++ opts
 
   defp rows(count, seed) do
     binary(fn -> Nx.Random.key(seed) |> Nx.Random.normal(shape: {count, 6}) |> elem(0) end)
@@ -90,7 +90,7 @@ defmodule Mlx.ServingTest do
 
   describe "run/2" do
     test "gives what the evaluator does" do
-      for backend <- [Nx.BinaryBackend, {Mlx.Backend, device: :cpu}], size <- [1, 5] do
+      for backend <- [Nx.BinaryBackend, Mlx.Backend], size <- [1, 5] do
         rows = rows(size, 1)
         batch = rows |> Nx.backend_copy(backend) |> Nx.to_batched(1) |> Enum.to_list()
         assert_predicts(Nx.Serving.run(model(), Batch.concatenate(batch)), rows)
@@ -240,11 +240,12 @@ defmodule Mlx.ServingTest do
 
   describe "partitions" do
     test "have a stream each" do
-      opts = [device: :cpu, max_concurrency: 3, fuse: false]
+      device = Mlx.TestDevice.device()
+      opts = [device: device, max_concurrency: 3, fuse: false]
       partitions = Mlx.Compiler.__partitions_options__(opts)
       streams = for partition <- partitions, do: partition[:stream]
       assert length(Enum.uniq_by(streams, & &1.ref)) == 3
-      assert Enum.all?(streams, &(&1.device == :cpu))
+      assert Enum.all?(streams, &(&1.device == device))
       assert Enum.all?(partitions, &(Keyword.delete(&1, :stream) == opts))
     end
 
@@ -260,7 +261,7 @@ defmodule Mlx.ServingTest do
         fn batch -> dot.(Nx.Batch.pad(batch, 4 - batch.size), weights) end
       end
 
-      serving = Nx.Serving.new(build, compiler: Mlx.Compiler, device: :cpu, max_concurrency: 4)
+      serving = Nx.Serving.new(build, compiler: Mlx.Compiler, max_concurrency: 4)
       opts = [serving: serving, name: S, partitions: true, batch_size: 4, batch_timeout: 1]
       {:ok, _} = Supervisor.start_link([{Nx.Serving, opts}], strategy: :one_for_one)
       Mlx.Memory.reset_peak()

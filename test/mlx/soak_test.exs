@@ -20,7 +20,7 @@ defmodule Mlx.SoakTest do
   @slack 48
 
   @start """
-  Nx.default_backend({Mlx.Backend, device: :cpu})
+  Nx.default_backend(Mlx.Backend)
 
   defmodule Soak do
     def run(name, slack, round) do
@@ -51,7 +51,7 @@ defmodule Mlx.SoakTest do
       # Programs that are kept for the next call hold constants.
       Mlx.Compiler.clear_cache()
       for _ <- 1..2, pid <- Process.list(), do: :erlang.garbage_collect(pid)
-      Mlx.synchronize(:cpu)
+      Mlx.synchronize()
       Mlx.Memory.clear_cache()
       Process.sleep(300)
       {printed, 0} = System.cmd("ps", ~w(-o rss=,nlwp= -p \#{System.pid()}))
@@ -89,12 +89,12 @@ defmodule Mlx.SoakTest do
         if Nx.sum(y) > 0, do: Nx.cumulative_sum(y), else: -y
       end
     end
-    step = Nx.Defn.jit(&Loop.run/1, compiler: Mlx.Compiler, device: :cpu)
+    step = Nx.Defn.jit(&Loop.run/1, compiler: Mlx.Compiler)
     round = fn at ->
       x = Nx.iota({64, 256}, type: :f32)
       Enum.reduce(1..50, x, fn _, x -> step.(x) end) |> Nx.to_binary()
       # Anew, so that programs are made.
-      once = Nx.Defn.jit(fn x -> Nx.add(x, Nx.tensor(at)) end, compiler: Mlx.Compiler, device: :cpu)
+      once = Nx.Defn.jit(fn x -> Nx.add(x, Nx.tensor(at)) end, compiler: Mlx.Compiler)
       Nx.to_binary(once.(x))
     end
     """)
@@ -111,7 +111,7 @@ defmodule Mlx.SoakTest do
         {loss, {w1 - 0.01 * g1, w2 - 0.01 * g2}}
       end
     end
-    step = Nx.Defn.jit(&Net.step/3, compiler: Mlx.Compiler, device: :cpu)
+    step = Nx.Defn.jit(&Net.step/3, compiler: Mlx.Compiler)
     key = Nx.Random.key(1)
     round = fn at ->
       {x, key} = Nx.Random.normal(key, shape: {64, 128})
@@ -132,9 +132,9 @@ defmodule Mlx.SoakTest do
     round = fn _ ->
       1..4
       |> Task.async_stream(fn at ->
-        stream = Mlx.Stream.new(:cpu)
+        stream = Mlx.Stream.new()
         run = Nx.Defn.jit(fun, compiler: Mlx.Compiler, stream: stream)
-        run.(Nx.broadcast(Nx.tensor(at, backend: {Mlx.Backend, device: :cpu}), {8, 256}), weights) |> Nx.to_binary()
+        run.(Nx.broadcast(Nx.tensor(at, backend: Mlx.Backend), {8, 256}), weights) |> Nx.to_binary()
       end, max_concurrency: 4)
       |> Enum.each(fn {:ok, bytes} -> 8192 = byte_size(bytes) end)
     end
@@ -144,11 +144,11 @@ defmodule Mlx.SoakTest do
   test "owners that are killed" do
     assert_flat("killed owners", """
     m = Mlx.eval(Nx.broadcast(0.001, {300, 300}) |> Nx.add(0.0))
-    step = Nx.Defn.jit(&Nx.dot/2, compiler: Mlx.Compiler, device: :cpu)
+    step = Nx.Defn.jit(&Nx.dot/2, compiler: Mlx.Compiler)
     round = fn at ->
       pids = for kind <- [:eager, :compiled, :binary] do
         spawn(fn ->
-          Nx.default_backend({Mlx.Backend, device: :cpu})
+          Nx.default_backend(Mlx.Backend)
           case kind do
             :eager -> Nx.to_binary(Enum.reduce(1..20, m, fn _, x -> Nx.dot(x, m) end))
             :compiled -> Nx.to_binary(Enum.reduce(1..20, m, fn _, x -> step.(x, m) end))

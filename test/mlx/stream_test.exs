@@ -6,11 +6,9 @@ defmodule Mlx.StreamTest do
 
   doctest Mlx.Stream
 
-  @cpu {Mlx.Backend, device: :cpu}
-
   # What is given to it raises, so that it is known what would have run there.
   defp closed do
-    stream = Stream.new(:cpu)
+    stream = Stream.new()
     :ok = Stream.close(stream)
     stream
   end
@@ -20,9 +18,10 @@ defmodule Mlx.StreamTest do
     assert error.kind == :device
   end
 
-  defp t(value), do: Nx.tensor(value, backend: @cpu)
+  defp t(value), do: Nx.tensor(value, backend: Mlx.Backend)
 
   test "a stream has a device" do
+    assert Stream.new().device == Mlx.TestDevice.device()
     assert %Stream{device: :cpu} = Stream.new(:cpu)
     assert Stream.new().device == Mlx.Device.default()
     assert_raise Mlx.Error, ~r/there is no device :tpu/, fn -> Stream.new(:tpu) end
@@ -32,9 +31,10 @@ defmodule Mlx.StreamTest do
     test "runs on the stream all that a process computes" do
       x = t([[2.0, 1.0], [1.0, 3.0]])
       host = Nx.tensor([1.0, 2.0], backend: Nx.BinaryBackend)
-      pointer = Nx.to_pointer(x, mode: :local)
-      jit = &Nx.Defn.jit_apply(&1, &2, compiler: Mlx.Compiler, device: :cpu)
-      Nx.default_backend(@cpu)
+      held = Nx.backend_copy(x, {Mlx.Backend, device: :cpu})
+      pointer = Nx.to_pointer(held, mode: :local)
+      jit = &Nx.Defn.jit_apply(&1, &2, compiler: Mlx.Compiler)
+      Nx.default_backend(Mlx.Backend)
 
       for fun <- [
             fn -> Nx.add(x, 1) end,
@@ -43,9 +43,9 @@ defmodule Mlx.StreamTest do
             fn -> Nx.tensor([1, 2, 3], type: :u4) end,
             fn -> Nx.LinAlg.cholesky(x) end,
             fn -> Nx.reduce(x, 0, fn a, b -> Nx.add(a, b) end) end,
-            fn -> Nx.backend_copy(x, @cpu) end,
-            fn -> Nx.backend_copy(host, @cpu) end,
-            fn -> Nx.from_pointer(@cpu, pointer, {:f, 32}, {4}) end,
+            fn -> Nx.backend_copy(x, Mlx.Backend) end,
+            fn -> Nx.backend_copy(host, Mlx.Backend) end,
+            fn -> Nx.from_pointer(Mlx.Backend, pointer, {:f, 32}, {4}) end,
             fn -> jit.(fn x -> Nx.exp(x) end, [x]) end,
             fn -> jit.(fn x -> Nx.exp(x) end, [host]) end
           ] do
@@ -54,10 +54,11 @@ defmodule Mlx.StreamTest do
       end
 
       assert Stream.with_stream(closed(), fn -> Nx.to_flat_list(x) end) == [2.0, 1.0, 1.0, 3.0]
+      assert Nx.to_flat_list(held) == [2.0, 1.0, 1.0, 3.0]
     end
 
     test "nests, and restores what was before" do
-      {one, two} = {Stream.new(:cpu), closed()}
+      {one, two} = {Stream.new(), closed()}
       x = t(1)
 
       Stream.with_stream(one, fn ->
@@ -89,11 +90,11 @@ defmodule Mlx.StreamTest do
     end
 
     test "gives the device of the stream where none is asked for" do
-      stream = Stream.new(:cpu)
-      assert Stream.with_stream(stream, &Mlx.Device.default/0) == :cpu
+      stream = Stream.new()
+      assert Stream.with_stream(stream, &Mlx.Device.default/0) == stream.device
 
       double = fn -> Nx.Defn.jit_apply(&Nx.multiply(&1, 2), [t(3)], compiler: Mlx.Compiler) end
-      assert Stream.with_stream(stream, double).data.device == :cpu
+      assert Stream.with_stream(stream, double).data.device == stream.device
       assert_closed(fn -> Stream.with_stream(closed(), double) end)
     end
 
@@ -103,14 +104,14 @@ defmodule Mlx.StreamTest do
       run =
         &Nx.Defn.jit_apply(fn x -> Nx.multiply(x, 2) end, [x], compiler: Mlx.Compiler, stream: &1)
 
-      open = Stream.new(:cpu)
+      open = Stream.new()
       assert Stream.with_stream(closed(), fn -> Nx.to_number(run.(open)) end) == 6
       assert_closed(fn -> Stream.with_stream(open, fn -> run.(closed()) end) end)
     end
 
     test "holds for functions of the host that a compiled function calls" do
       test = self()
-      stream = Stream.new(:cpu)
+      stream = Stream.new()
 
       send_stream = fn x ->
         Nx.Defn.Kernel.io_call(x, fn _ -> send(test, Stream.current()) end)
@@ -123,13 +124,13 @@ defmodule Mlx.StreamTest do
 
     test "takes a stream and a function" do
       assert_raise FunctionClauseError, fn -> Stream.with_stream(:cpu, fn -> 1 end) end
-      assert_raise FunctionClauseError, fn -> Stream.with_stream(Stream.new(:cpu), 1) end
+      assert_raise FunctionClauseError, fn -> Stream.with_stream(Stream.new(), 1) end
     end
   end
 
   describe "synchronize/1" do
     test "waits for what was queued" do
-      stream = Stream.new(:cpu)
+      stream = Stream.new()
       m = Nx.broadcast(t(0.001), {300, 300})
 
       product =
@@ -142,7 +143,7 @@ defmodule Mlx.StreamTest do
       # It is at hand, so that nobody has to be asked.
       Mlx.async_eval(product)
       assert Stream.synchronize(stream) == :ok
-      assert Stream.synchronize(:cpu) == :ok
+      assert Stream.synchronize() == :ok
       assert Mlx.synchronize(stream) == :ok
       assert_in_delta Nx.to_number(product[0][0]), 0.001 * 0.3 ** 5, 1.0e-6
     end
@@ -156,7 +157,7 @@ defmodule Mlx.StreamTest do
 
   describe "close/1" do
     test "leaves tensors as they are and does what is queued" do
-      stream = Stream.new(:cpu)
+      stream = Stream.new()
       ones = Nx.broadcast(t(1.0), {200, 200})
 
       {read, lazy} =
@@ -172,13 +173,13 @@ defmodule Mlx.StreamTest do
       assert Nx.to_number(Nx.sum(Nx.add(read, ones))) == 120_000.0
       assert_in_delta Nx.to_number(lazy[0][0]), 1.0, 1.0e-3
 
-      other = Stream.new(:cpu)
+      other = Stream.new()
       assert Stream.with_stream(other, fn -> Nx.to_number(Nx.sum(read)) end) == 80_000.0
     end
 
     test "while others use the stream raises in them, or not" do
-      stream = Stream.new(:cpu)
-      x = Nx.iota({100}, backend: @cpu)
+      stream = Stream.new()
+      x = Nx.iota({100}, backend: Mlx.Backend)
 
       tasks =
         for _ <- 1..20 do
@@ -207,7 +208,7 @@ defmodule Mlx.StreamTest do
 
     for fun <-
           [&Stream.synchronize/1, &Stream.close/1] ++
-            [&Stream.with_stream(&1, fn -> Nx.iota({3}, backend: @cpu) end)] do
+            [&Stream.with_stream(&1, fn -> Nx.iota({3}, backend: Mlx.Backend) end)] do
       assert_raise Mlx.Error, ~r/the stream is not in this VM/, fn -> fun.(stream) end
     end
   end
@@ -232,7 +233,7 @@ defmodule Mlx.StreamTest do
 
             run = fn count ->
               for _ <- 1..count do
-                stream = Mlx.Stream.new(:cpu)
+                stream = Mlx.Stream.new()
                 Mlx.Stream.with_stream(stream, fn -> 499_500 = Nx.to_number(Nx.sum(x)) end)
                 #{unquote(close)}
               end
@@ -260,10 +261,10 @@ defmodule Mlx.StreamTest do
 
     test "and more at once than there may be are refused" do
       assert_alive("""
-      streams = for _ <- 1..1000, do: Mlx.Stream.new(:cpu)
-      :device = refused.(fn -> for _ <- 1..100, do: Mlx.Stream.new(:cpu) end)
+      streams = for _ <- 1..1000, do: Mlx.Stream.new()
+      :device = refused.(fn -> for _ <- 1..100, do: Mlx.Stream.new() end)
       Enum.each(streams, &Mlx.Stream.close/1)
-      stream = Mlx.Stream.new(:cpu)
+      stream = Mlx.Stream.new()
       6 = Mlx.Stream.with_stream(stream, fn -> Nx.to_number(Nx.sum(Nx.tensor([1, 2, 3]))) end)
       """)
     end
@@ -294,7 +295,7 @@ defmodule Mlx.StreamTest do
     end
 
     defp assert_same_at_once(seed) do
-      streams = for _ <- 1..8, do: Stream.new(:cpu)
+      streams = for _ <- 1..8, do: Stream.new()
       graph = RandomGraph.new(seed, 300, 8)
       serial = RandomGraph.serially(graph)
       assert serial == RandomGraph.at_once(graph, streams, 64), "seed #{seed}"

@@ -53,7 +53,7 @@ defmodule Mlx.TelemetryTest do
   test "a read is a span" do
     Nx.to_binary(mlx(sample(:f32, {2, 3})))
     assert_received {[:mlx, :to_binary, :start], %{system_time: _, monotonic_time: _}, metadata}
-    described = %{shape: {2, 3}, type: {:f, 32}, byte_size: 24, device: :cpu}
+    described = %{shape: {2, 3}, type: {:f, 32}, byte_size: 24, device: Mlx.TestDevice.device()}
     assert Map.take(metadata, Map.keys(described)) == described
     assert_received {[:mlx, :to_binary, :stop], %{duration: duration}, ^metadata}
     assert duration > 0
@@ -69,7 +69,8 @@ defmodule Mlx.TelemetryTest do
 
   test "eval is one span for all tensors" do
     Mlx.eval({mlx(sample(:c64, {3})), mlx(tensor(1, :u16))})
-    assert_received {[:mlx, :eval, :start], _, %{tensors: 2, byte_size: 26, devices: [:cpu]}}
+    assert_received {[:mlx, :eval, :start], _, %{tensors: 2, byte_size: 26, devices: devices}}
+    assert devices == [Mlx.TestDevice.device()]
     assert_received {[:mlx, :eval, :stop], _, %{tensors: 2}}
     refute_received {[:mlx | _], _, _}
   end
@@ -97,9 +98,9 @@ defmodule Mlx.TelemetryTest do
   describe "compiling" do
     test "is a span with the number of instructions, and then a hit" do
       fun = fn x -> Nx.add(Nx.exp(x), Nx.tensor(1.0)) end
-      opts = [compiler: Mlx.Compiler, device: :cpu]
+      opts = [compiler: Mlx.Compiler]
       Nx.Defn.jit_apply(fun, [mlx(sample(:f32))], opts)
-      described = %{function: fun, device: :cpu, fuse: false}
+      described = %{function: fun, device: Mlx.TestDevice.device(), fuse: false}
       miss = Map.put(described, :cache, :miss)
       assert_received {[:mlx, :compile, :start], _, %{cache: :miss}}
       assert_received {[:mlx, :compile, :stop], %{duration: taken, nodes: 2}, metadata}
@@ -115,17 +116,17 @@ defmodule Mlx.TelemetryTest do
 
     test "counts the instructions of branches, loops and parts between host calls" do
       x = mlx(sample(:f32))
-      opts = [compiler: Mlx.Compiler, device: :cpu, cache: false]
+      opts = [compiler: Mlx.Compiler, cache: false]
       Nx.Defn.jit_apply(&Functions.looped/1, [x], opts)
       assert_received {[:mlx, :compile, :stop], %{nodes: nodes}, %{cache: :off}}
-      program = inspect(Mlx.Compiler.program(&Functions.looped/1, [x], device: :cpu))
+      program = inspect(Mlx.Compiler.program(&Functions.looped/1, [x]))
       assert nodes == length(Regex.scan(~r/ = \w+\(/, program))
       assert nodes > 4
     end
 
     test "that fails is an exception" do
       fun = fn x -> Nx.as_type(x, :c128) end
-      jit = Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :cpu)
+      jit = Nx.Defn.jit(fun, compiler: Mlx.Compiler)
       assert_raise Mlx.Error, fn -> jit.(mlx(sample(:f32))) end
       assert_received {[:mlx, :compile, :exception], %{duration: _}, %{reason: %Mlx.Error{}}}
     end
@@ -133,18 +134,18 @@ defmodule Mlx.TelemetryTest do
 
   describe "polled measurements" do
     test "tell the work of each stream, and none when it is done" do
-      stream = Mlx.Stream.new(:cpu)
-      Mlx.synchronize(:cpu)
+      stream = Mlx.Stream.new()
+      Mlx.synchronize()
       Mlx.Telemetry.execute_streams()
       depths = received_depths()
-      assert depths != [] and Enum.all?(depths, &match?({"mlx-cpu-" <> _, :cpu, _}, &1))
-      assert stream.device == :cpu
+      assert stream.device in for({_, device, _} <- depths, do: device)
+      for {name, device, _} <- depths, do: assert(String.starts_with?(name, "mlx-#{device}-"))
     end
 
     test "count what waits" do
-      stream = Mlx.Stream.new(:cpu)
+      stream = Mlx.Stream.new()
       slow = Nx.Defn.jit(&Functions.slow/1, compiler: Mlx.Compiler, stream: stream)
-      x = Mlx.eval(Nx.iota({400, 400}, type: :f32, backend: {Mlx.Backend, device: :cpu}))
+      x = Mlx.eval(Nx.iota({400, 400}, type: :f32, backend: Mlx.Backend))
       results = for _ <- 1..20, do: slow.(x)
       Mlx.Telemetry.execute_streams()
       assert received_depths() |> Enum.map(&elem(&1, 2)) |> Enum.max() > 1
@@ -207,7 +208,7 @@ defmodule Mlx.TelemetryTest do
     test "has a line for each event" do
       :ok = Mlx.Telemetry.attach_default_logger(level: :info)
       fun = fn x -> Nx.negate(x) end
-      jit = Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :cpu)
+      jit = Nx.Defn.jit(fun, compiler: Mlx.Compiler)
 
       log =
         capture_log([level: :info], fn ->
@@ -217,11 +218,12 @@ defmodule Mlx.TelemetryTest do
           Mlx.Telemetry.execute_memory()
         end)
 
-      assert log =~ ~r/mlx\.to_binary took \d+ µs: f32\[2\]\[3\], 24 bytes, cpu/
-      assert log =~ ~r/mlx\.eval took \d+ µs: 1 tensors, 24 bytes, cpu/
-      assert log =~ ~r/mlx\.compile took \d+ µs: .* on cpu, 1 nodes, cache miss/
-      assert log =~ ~r/mlx\.compile took \d+ µs: .* on cpu, 1 nodes, cache hit/
-      assert log =~ ~r/mlx\.stream: mlx-cpu-\d+ has \d+ jobs/
+      device = Mlx.TestDevice.device()
+      assert log =~ ~r/mlx\.to_binary took \d+ µs: f32\[2\]\[3\], 24 bytes, #{device}/
+      assert log =~ ~r/mlx\.eval took \d+ µs: 1 tensors, 24 bytes, #{device}/
+      assert log =~ ~r/mlx\.compile took \d+ µs: .* on #{device}, 1 nodes, cache miss/
+      assert log =~ ~r/mlx\.compile took \d+ µs: .* on #{device}, 1 nodes, cache hit/
+      assert log =~ ~r/mlx\.stream: mlx-#{device}-\d+ has \d+ jobs/
       assert log =~ ~r/mlx\.memory: active \d+, cache \d+, /
       assert Mlx.Telemetry.attach_default_logger() == {:error, :already_exists}
     end
@@ -272,5 +274,5 @@ defmodule Mlx.TelemetryTest do
     end
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 end

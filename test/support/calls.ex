@@ -15,11 +15,13 @@ defmodule Mlx.Calls do
   Notes a value. What is noted of it is computed with Nx.
   """
   def note(tag, value) do
+    widest = List.last(Mlx.TestDevice.types([:f32, :f64]))
+
     seen =
       for tensor <- Nx.Defn.Composite.flatten_list([value]) do
         plain = Nx.devectorize(tensor)
         described = Map.take(tensor, [:type, :shape, :names, :vectorized_axes])
-        total = plain |> Nx.as_type(:f64) |> Nx.sum() |> Nx.to_number()
+        total = plain |> Nx.as_type(widest) |> Nx.sum() |> Nx.to_number()
         Map.merge(described, %{numbers: Nx.to_flat_list(plain), total: total})
       end
 

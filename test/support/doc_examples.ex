@@ -6,10 +6,14 @@ defmodule Mlx.DocExamples do
   """
 
   import ExUnit.Assertions
+  alias Mlx.TestDevice
   alias Nx.Tensor, as: T
 
   # The sign between the parts of a complex number belongs to the second.
   @number ~r/[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?/
+
+  # Some examples import them in a step before.
+  @sigils "import Nx, only: :sigils, warn: false\n"
 
   @doc """
   The modules of Nx whose documentation has examples.
@@ -27,9 +31,18 @@ defmodule Mlx.DocExamples do
   `nil`.
   """
   def examples(module) do
-    for {function, doc} <- docs(module),
-        {steps, number} <- doc |> parse() |> Enum.with_index(1),
-        do: %{module: module, function: function, number: number, steps: steps}
+    for {function, doc} <- docs(module), example <- in_text(doc) do
+      Map.merge(example, %{module: module, function: function})
+    end
+  end
+
+  @doc """
+  The examples in a text, as maps of the `:number` and the `:steps`.
+  """
+  def in_text(text) do
+    for {steps, number} <- text |> parse() |> Enum.with_index(1) do
+      %{number: number, steps: steps}
+    end
   end
 
   @doc """
@@ -83,6 +96,25 @@ defmodule Mlx.DocExamples do
   end
 
   @doc """
+  Whether an example prints floats.
+  """
+  def floats?(%{steps: steps}),
+    do: Enum.any?(steps, fn {_, printed} -> "#{printed}" =~ ~r/\d\.\d/ end)
+
+  @doc """
+  Whether an example computes with f64, by its text. Types alone are no tensors, and what Nx
+  refuses does not get to a device.
+  """
+  def f64?(%{module: Nx.Type}), do: false
+
+  def f64?(%{steps: steps}) do
+    Enum.any?(steps, fn {code, printed} ->
+      "#{code} #{printed}" =~ ~r/\bf64\b|\{:f, 64\}/ and
+        not ("#{printed}" =~ ~r/\A\*\* \((?!Mlx\.)/)
+    end)
+  end
+
+  @doc """
   Runs an example and asserts that it prints what the documentation says.
 
   ## Options
@@ -94,11 +126,24 @@ defmodule Mlx.DocExamples do
       that prints that tensor. Instead of the tensors their results are compared
     * `:instead` - a function that is given the last step as a function, and asserts
       what happens where the documentation has something else
+    * `:refused` - that the example needs f64, which the device lacks, and so is refused
     * `:run` - what runs the code of a step in the place of `run/2`
     * `:backends` - those that tensors may be of, by default `[Mlx.Backend]`
 
   """
   def check(%{steps: steps}, opts \\ []) do
+    if opts[:refused] do
+      TestDevice.assert_f64_refused(fn ->
+        Enum.reduce(steps, [], fn {code, _}, variables ->
+          elem(runner(opts).(variables, code), 1)
+        end)
+      end)
+    else
+      check_steps(steps, opts)
+    end
+  end
+
+  defp check_steps(steps, opts) do
     last = length(steps) - 1
 
     steps
@@ -119,7 +164,7 @@ defmodule Mlx.DocExamples do
   @doc """
   Runs code with variables. Returns its value and the variables after it.
   """
-  def run(variables, code), do: Code.eval_string(code, variables)
+  def run(variables, code), do: Code.eval_string(@sigils <> code, variables)
 
   defp step(code, "** (" <> _ = printed, variables, opts) do
     [_, name, message] = Regex.run(~r/\A\*\* \(([\w.]+)\) (.*)\z/s, printed)
@@ -174,7 +219,8 @@ defmodule Mlx.DocExamples do
 
   defp close?(a, b, epsilon, opts) do
     with {:ok, a} <- float(a), {:ok, b} <- float(b) do
-      abs(a - b) <= Keyword.get(opts, :ulps, 0) * epsilon * max(abs(b), opts[:scale] || 0.0)
+      ulps = TestDevice.ulps(Keyword.get(opts, :ulps, 0))
+      abs(a - b) <= ulps * epsilon * max(abs(b), opts[:scale] || 0.0)
     else
       _ -> false
     end
@@ -188,5 +234,13 @@ defmodule Mlx.DocExamples do
     end
   end
 
-  defp epsilon(printed), do: if(printed =~ ~r/\bf64\b/, do: 2.0 ** -52, else: 2.0 ** -23)
+  defp epsilon(printed) do
+    cond do
+      printed =~ ~r/\bf64\b/ -> 2.0 ** -52
+      TestDevice.exact?() -> 2.0 ** -23
+      printed =~ ~r/\bbf16\b/ -> 2.0 ** -7
+      printed =~ ~r/\bf16\b/ -> 2.0 ** -10
+      true -> 2.0 ** -23
+    end
+  end
 end

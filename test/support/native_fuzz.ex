@@ -9,6 +9,7 @@ defmodule Mlx.NativeFuzz do
   """
 
   import Mlx.NativeFuzz.Terms
+  import Mlx.TestDevice, only: [device: 0]
   alias Mlx.Native
 
   # Of answers that come at all, none takes long.
@@ -101,7 +102,8 @@ defmodule Mlx.NativeFuzz do
        do: read(ref)
 
   defp settle({:ok, ref}, :program_new) do
-    for _ <- 1..2, do: :cpu |> Native.program_run(ref, [], []) |> settle(:program_run)
+    for _ <- 1..2,
+        do: device() |> Native.program_run(ref, [], []) |> settle(:program_run)
   end
 
   defp settle(outcome, _function), do: check(outcome)
@@ -130,7 +132,12 @@ defmodule Mlx.NativeFuzz do
 
   defp check_alive do
     {_, [ref]} =
-      Native.stream_submit(:cpu, [{:add, [0, 0], []}], [tensor({:u, 8}, [], <<3>>)], [1])
+      Native.stream_submit(
+        device(),
+        [{:add, [0, 0], []}],
+        [tensor({:u, 8}, [], <<3>>)],
+        [1]
+      )
 
     {:ok, <<6>>} = answer(&Native.tensor_read(ref, &1))
     Native.memory_set_limit(2 ** 29)
@@ -167,12 +174,12 @@ defmodule Mlx.NativeFuzz do
 
   defp call(12, _state) do
     source = {one([integer(), abs(integer()), 4096]), below(100)}
-    {:pointer_from_local, [:cpu, source, one(shapes()), type(), :tag]}
+    {:pointer_from_local, [device(), source, one(shapes()), type(), :tag]}
   end
 
   defp call(13, _state) do
     name = one(["/mlx-none", "", <<0>>, :rand.bytes(300)])
-    {:pointer_from_ipc, [:cpu, {name, below(100)}, one(shapes()), type(), :tag]}
+    {:pointer_from_ipc, [device(), {name, below(100)}, one(shapes()), type(), :tag]}
   end
 
   defp call(14, state) do
@@ -186,7 +193,7 @@ defmodule Mlx.NativeFuzz do
   defp call(_rows, state) do
     {inputs, instructions, registers} = instructions(state)
     outputs = for _ <- 1..(1 + below(2)), do: register(registers)
-    {:stream_submit, [:cpu, instructions, inputs, [registers - 1 | outputs]]}
+    {:stream_submit, [device(), instructions, inputs, [registers - 1 | outputs]]}
   end
 
   defp with_arity({function, args}, arity) when is_list(args) do
@@ -201,16 +208,17 @@ defmodule Mlx.NativeFuzz do
     for {name, arity} <- Native.__info__(:functions), name not in @left_out, do: {name, arity}
   end
 
-  defp leaves(state), do: [state.stream, state.program, tensor(state), tensor(state), :cpu]
+  defp leaves(state),
+    do: [state.stream, state.program, tensor(state), tensor(state), device()]
 
-  defp target(state), do: one([:cpu, state.stream])
+  defp target(state), do: one([device(), state.stream])
 
   defp binary_args(_state) do
     {type, dims} = {one(types()), one(shapes())}
     dims = if chance(10), do: smalls(below(4)), else: dims
     size = if Enum.all?(dims, &(&1 in 0..100)), do: Enum.product(dims), else: below(10)
     size = if chance(10), do: below(40), else: size
-    [:cpu, bytes(type, size), dims, type]
+    [device(), bytes(type, size), dims, type]
   end
 
   defp inputs(state), do: for(_ <- 1..below(4)//1, do: tensor(state))
@@ -324,7 +332,7 @@ defmodule Mlx.NativeFuzz do
   ## What is there before the first case
 
   defp stream do
-    {:ok, stream} = Native.stream_new(:cpu)
+    {:ok, stream} = Native.stream_new(device())
     stream
   end
 
@@ -336,7 +344,7 @@ defmodule Mlx.NativeFuzz do
   defp tensor(state), do: state.tensors |> Map.values() |> one() |> one()
 
   defp tensor(type, shape, bytes) do
-    {status, ref} = Native.tensor_from_binary(:cpu, bytes, shape, type)
+    {status, ref} = Native.tensor_from_binary(device(), bytes, shape, type)
     true = status in [:ok, :collect]
     ref
   end
@@ -378,7 +386,7 @@ defmodule Mlx.NativeFuzz do
 
     # A failure is that of all outputs, be they inputs.
     with {status, [ref]} when status in [:ok, :collect] <-
-           Native.stream_submit(:cpu, [instruction], inputs, [0]),
+           Native.stream_submit(device(), [instruction], inputs, [0]),
          {:error, %{message: message}} <- answer(&Native.tensor_read(ref, &1)),
          [_, attribute, expected] <-
            Regex.run(~r/attribute (\w+) is missing or is not (.*)$/, message),

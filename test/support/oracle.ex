@@ -4,6 +4,7 @@ defmodule Mlx.Oracle do
   """
 
   import ExUnit.Assertions
+  alias Mlx.TestDevice
   alias Nx.Tensor, as: T
 
   # The distance between one and the next number of a type.
@@ -26,12 +27,12 @@ defmodule Mlx.Oracle do
   @doc """
   Runs a function with Mlx's tensors in one way.
   """
-  def run(:eager, fun, args), do: on({Mlx.Backend, device: :cpu}, fun, args)
+  def run(:eager, fun, args), do: on({Mlx.Backend, device: TestDevice.device()}, fun, args)
 
   def run({:compiled, compiler}, fun, args) do
     compiled = fn args ->
       {fun, tensors} = of_tensors(fun, args)
-      Nx.Defn.jit(fun, compiler: compiler, device: :cpu).(tensors)
+      Nx.Defn.jit(fun, compiler: compiler, device: TestDevice.device()).(tensors)
     end
 
     run(:eager, compiled, [args])
@@ -73,14 +74,26 @@ defmodule Mlx.Oracle do
   end
 
   @doc """
-  Asserts that `fun` gives tensors equal to those expected, with the same options.
+  Asserts that `fun` gives tensors equal to those expected, with the same options. Where f64 is
+  among the arguments or the results, and the device lacks it, asserts that it is refused.
   """
   def assert_gives(fun, args, expected, opts \\ []) do
-    {[first | others], opts} = Keyword.pop(opts, :ways, ways())
-    got = run(first, fun, args)
-    assert_equivalent(got, expected, opts)
-    for way <- others, do: assert_identical(run(way, fun, args), got)
+    {[first | others] = ways, opts} = Keyword.pop(opts, :ways, ways())
+
+    if f64?(args, expected) and not TestDevice.f64?() do
+      for way <- ways, do: TestDevice.assert_f64_refused(fn -> run(way, fun, args) end)
+    else
+      got = run(first, fun, args)
+      assert_equivalent(got, expected, opts)
+      for way <- others, do: assert_identical(run(way, fun, args), got)
+    end
+
     :ok
+  end
+
+  defp f64?(args, expected) do
+    {_, tensors} = swap(args, flatten(expected), &{&1, [&1 | &2]})
+    Enum.any?(tensors, &(&1.type == {:f, 64}))
   end
 
   @doc """
@@ -230,7 +243,8 @@ defmodule Mlx.Oracle do
   end
 
   defp close?(a, b, type, opts) when is_float(a) and is_float(b) do
-    abs(a - b) <= (opts[:ulps] || 4) * @epsilon[type] * max(abs(b), opts[:scale] || 0.0)
+    ulps = TestDevice.ulps(opts[:ulps] || 4)
+    abs(a - b) <= ulps * @epsilon[type] * max(abs(b), opts[:scale] || 0.0)
   end
 
   defp close?(_a, _b, _type, _opts), do: false

@@ -11,7 +11,8 @@ defmodule Mlx.OwnVm do
   # VM still computes.
   @start """
   {:ok, _} = Application.ensure_all_started(:mlx)
-  Nx.default_backend({Mlx.Backend, device: :cpu})
+  Mlx.TestDevice.start()
+  Nx.default_backend(Mlx.Backend)
   alive = fn -> 6 = Nx.to_number(Nx.sum(Nx.tensor([1, 2, 3]))); IO.puts("#{@alive}") end
   refused = fn fun -> try do fun.(); raise "was not refused" rescue e in Mlx.Error -> e.kind end end
   """
@@ -33,9 +34,16 @@ defmodule Mlx.OwnVm do
   end
 
   @doc """
-  The folders of code that such a VM is given.
+  The folders of code that such a VM is given: all but those of OTP itself.
   """
-  def paths, do: for(path <- :code.get_path(), path = to_string(path), path =~ "_build", do: path)
+  def paths do
+    otp = to_string(:code.root_dir())
+
+    for path <- :code.get_path(),
+        path = to_string(path),
+        not String.starts_with?(path, otp),
+        do: path
+  end
 
   @doc """
   Asserts that the VM computes after the code as before.

@@ -48,9 +48,7 @@ defmodule Mlx.Peers do
   Starts a node that ends with the test, and Mlx on it.
   """
   def start do
-    paths = for path <- :code.get_path(), path = to_string(path), path =~ "_build", do: path
-    elixir = for path <- :code.get_path(), path = to_string(path), path =~ "elixir/", do: path
-    args = Enum.flat_map(elixir ++ paths, &[~c"-pa", to_charlist(&1)])
+    args = Enum.flat_map(Mlx.OwnVm.paths(), &[~c"-pa", to_charlist(&1)])
     args = [~c"-setcookie", to_charlist(Node.get_cookie()) | args]
 
     {:ok, _peer, node} =
@@ -62,6 +60,7 @@ defmodule Mlx.Peers do
       })
 
     {:ok, _} = :erpc.call(node, Application, :ensure_all_started, [:mlx])
+    :ok = :erpc.call(node, Mlx.TestDevice, :start, [])
     node
   end
 
@@ -89,9 +88,9 @@ defmodule Mlx.Peers do
   Squares rows and doubles them, and says on which node.
   """
   def squares(opts) do
-    weight = Nx.tensor(2, backend: {Mlx.Backend, device: :cpu})
+    weight = Nx.tensor(2, backend: Mlx.Backend)
     squares = fn weight, rows -> Nx.multiply(Nx.multiply(rows, rows), weight) end
-    options = [compiler: Mlx.Compiler, device: :cpu, max_concurrency: 2]
+    options = [compiler: Mlx.Compiler, max_concurrency: 2]
 
     fn options -> Nx.Defn.jit(squares, options) |> then(&fn rows -> &1.(weight, rows) end) end
     |> Nx.Serving.new(options)
@@ -107,7 +106,7 @@ defmodule Mlx.Peers do
     fun = fn rows -> Nx.multiply(rows, rows) end
 
     fun
-    |> Nx.Serving.jit(compiler: Mlx.Compiler, device: :cpu)
+    |> Nx.Serving.jit(compiler: Mlx.Compiler)
     |> Nx.Serving.client_preprocessing(&{[Nx.Batch.concatenate([&1])], :info})
     |> Nx.Serving.streaming()
     |> Nx.Serving.distributed_postprocessing(fn stream ->

@@ -7,7 +7,7 @@ defmodule Mlx.RandomGraph do
   import Nx.Defn
 
   @operations 12
-  @backend {Mlx.Backend, device: :cpu}
+  @backend Mlx.Backend
 
   @doc """
   A graph of `count` nodes over `streams` streams, the same for the same seed.
@@ -137,7 +137,7 @@ defmodule Mlx.RandomGraph do
   defp apply_kind(10, a, b), do: jit(&looped/2, a, b)
   defp apply_kind(11, a, b), do: jit(&branched/2, a, b)
 
-  defp jit(fun, a, b), do: Nx.Defn.jit_apply(fun, [a, b], compiler: Mlx.Compiler, device: :cpu)
+  defp jit(fun, a, b), do: Nx.Defn.jit_apply(fun, [a, b], compiler: Mlx.Compiler)
 
   defn mixed(a, b), do: Nx.select(a > b, a - b, Nx.transpose(b)) * 3 + a
 

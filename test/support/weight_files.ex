@@ -4,7 +4,7 @@ defmodule Mlx.WeightFiles do
   """
 
   import ExUnit.Assertions
-  alias Mlx.Weights
+  alias Mlx.{TestDevice, Weights}
 
   @fixtures Path.expand("../fixtures/weights", __DIR__)
 
@@ -37,7 +37,7 @@ defmodule Mlx.WeightFiles do
   Asserts that opening a file, or loading it, raises because of what is in it.
   """
   def assert_refused(path, message, opts \\ []) do
-    error = assert_raise Mlx.Error, fn -> Weights.load(path, [device: :cpu] ++ opts) end
+    error = assert_raise Mlx.Error, fn -> Weights.load(path, opts) end
     assert error.kind == :io
     assert error.message =~ message
     error
@@ -81,7 +81,7 @@ defmodule Mlx.WeightFiles do
   end
 
   defp refused?(path, run) do
-    for {_name, value} <- Weights.load(path, device: :cpu), do: read(value)
+    for {_name, value} <- Weights.load(path), do: read(value)
     false
   rescue
     error in Mlx.Error -> assert error.kind in @kinds, "#{inspect(run)}: #{inspect(error)}"
@@ -152,6 +152,15 @@ defmodule Mlx.WeightFiles do
 
   defp changed(_kind, head, tail, _rest, value) do
     head <> Enum.at(@texts, rem(value, length(@texts))) <> tail
+  end
+
+  @doc """
+  The names of the tensors of a file that are of types that the device has.
+  """
+  def held(weights) do
+    for name <- Weights.names(weights),
+        TestDevice.type?(Weights.info(weights, name).type),
+        do: name
   end
 
   @doc """

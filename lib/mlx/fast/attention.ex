@@ -4,8 +4,9 @@ defmodule Mlx.Fast.Attention do
   import Mlx.Fast.Operand
   alias Mlx.Fast.Mask
 
-  # A causal one lets the last query see all keys.
-  defstruct [:scale, :causal, :mask?, :sinks?]
+  # A causal one lets the last query see all keys, one with a position those up to that of each
+  # query. The position, or else the mask, is the operand after the values.
+  defstruct [:scale, :causal, :position?, :mask?, :sinks?]
 
   @name :scaled_dot_product_attention
   @options [:scale, :mask, :position, :lengths, :sinks, causal: false]
@@ -28,8 +29,17 @@ defmodule Mlx.Fast.Attention do
     [q, k, v] = for x <- [q, k, v], do: Nx.as_type(x, type)
     sees = %{causal: causal, position: position || opts[:number], lengths: lengths, mask: mask}
     {k, v, causal, mask} = Mask.combine(sees, k, v, places(q), type)
-    block = %__MODULE__{scale: scale, causal: causal, mask?: mask != nil, sinks?: sinks != nil}
-    args = [q, k, v | Enum.reject([mask, sinks], &is_nil/1)]
+    {causal, position} = if is_boolean(causal), do: {causal, nil}, else: {false, causal}
+
+    block = %__MODULE__{
+      scale: scale,
+      causal: causal,
+      position?: position != nil,
+      mask?: mask != nil,
+      sinks?: sinks != nil
+    }
+
+    args = [q, k, v | Enum.reject([position, mask, sinks], &is_nil/1)]
     out = Nx.template(put_elem(q.shape, 3, last(v)), type)
     block |> Nx.block(args, out, default(length(args))) |> restore.()
   end
@@ -60,7 +70,7 @@ defmodule Mlx.Fast.Attention do
     [wide_q, wide_k, wide_v] = for x <- [q, k, v], do: Nx.as_type(x, type)
     # Those heads of queries are next to each other that see the same keys.
     grouped = Nx.multiply(wide_q, constant(block.scale, type)) |> grouped(groups)
-    {mask, rest} = if block.mask?, do: {hd(rest), tl(rest)}, else: {nil, rest}
+    {mask, rest} = mask(block, rest, places(q), places(k))
 
     sinks =
       if block.sinks?,
@@ -68,12 +78,20 @@ defmodule Mlx.Fast.Attention do
 
     grouped
     |> Nx.dot([4], [0, 1], wide_k, [3], [0, 1])
-    |> masked(if(block.causal, do: Mask.causal(places(q), places(k)), else: mask), groups)
+    |> masked(mask, groups)
     |> weights(sinks)
     |> Nx.dot([4], [0, 1], wide_v, [2], [0, 1])
     |> Nx.reshape({batch, heads, places(q), last(v)})
     |> Nx.as_type(q.type)
   end
+
+  defp mask(%{causal: true}, rest, queries, keys), do: {Mask.causal(queries, keys), rest}
+
+  defp mask(%{position?: true}, [position | rest], queries, keys),
+    do: {Mask.seen(position, queries, keys), rest}
+
+  defp mask(%{mask?: true}, [mask | rest], _queries, _keys), do: {mask, rest}
+  defp mask(_block, rest, _queries, _keys), do: {nil, rest}
 
   # An axis of heads as two, the first of those of keys.
   defp grouped(%{shape: {batch, 1, length, size}} = x, _groups),

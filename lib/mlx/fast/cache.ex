@@ -3,6 +3,8 @@ defmodule Mlx.Fast.Cache do
 
   import Mlx.Fast.Operand
 
+  defstruct [:axis]
+
   @name :update_cache
 
   def run(cache, update, position, opts) do
@@ -47,7 +49,21 @@ defmodule Mlx.Fast.Cache do
     |> restore.()
   end
 
-  defp put_at_once(cache, update, position, axis) do
+  defp put_at_once(cache, update, position, axis) when is_integer(position),
+    do: put_slice(cache, update, position, axis)
+
+  defp put_at_once(%{names: names} = cache, update, position, axis) do
+    args = [nameless(cache), nameless(update), position]
+
+    %__MODULE__{axis: axis}
+    |> Nx.block(args, Nx.to_template(hd(args)), &compose/4)
+    |> Nx.rename(names)
+  end
+
+  def compose(%__MODULE__{axis: axis}, cache, update, position),
+    do: put_slice(cache, update, position, axis)
+
+  defp put_slice(cache, update, position, axis) do
     starts = 0 |> List.duplicate(tuple_size(cache.shape)) |> List.replace_at(axis, position)
     Nx.put_slice(cache, starts, nameless(update))
   end

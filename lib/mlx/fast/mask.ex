@@ -69,7 +69,8 @@ defmodule Mlx.Fast.Mask do
 
   @doc """
   The keys and values that may be seen, whether each query but the last sees one key less than the
-  next, and the mask of all else.
+  next, or the position of the first query if they see the keys up to their own, and the mask of all
+  else.
   """
   def combine(%{causal: true, position: number} = sees, k, v, queries, type)
       when is_integer(number) do
@@ -82,6 +83,15 @@ defmodule Mlx.Fast.Mask do
       do: {k, v, queries > 1, nil},
       else: {k, v, false, together(sees, queries, elem(k.shape, 2), type)}
   end
+
+  def combine(
+        %{causal: true, position: %{shape: {}}, mask: nil, lengths: nil} = sees,
+        k,
+        v,
+        _,
+        _
+      ),
+      do: {k, v, sees.position, nil}
 
   def combine(sees, k, v, queries, type),
     do: {k, v, false, together(sees, queries, elem(k.shape, 2), type)}
@@ -129,8 +139,10 @@ defmodule Mlx.Fast.Mask do
   """
   def causal(queries, keys), do: seen(keys - queries, queries, keys)
 
-  # From the first query on, whose position this is. The first key is always seen.
-  defp seen(position, queries, keys) do
+  @doc """
+  What each query sees from the first one on, whose position this is. The first key is always seen.
+  """
+  def seen(position, queries, keys) do
     places = Nx.iota({1, 1, queries, 1}, type: :s32)
     latest = position |> at_batch() |> Nx.add(places) |> Nx.max(0)
     Nx.less_equal(along_keys(keys), latest)

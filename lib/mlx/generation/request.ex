@@ -10,7 +10,7 @@ defmodule Mlx.Generation.Request do
              [:key, max_tokens: 256, repetition_context: 64, stop_tokens: [], stop_strings: []]
 
   @enforce_keys [:generator, :prompts, :sampling, :max_tokens, :stop_tokens, :rows]
-  defstruct @enforce_keys ++ [:steps, :pending, :started, :first, :last, queued: 0, tokens: 0]
+  defstruct @enforce_keys ++ [:steps, :started, :first, :last, pending: [], queued: 0, tokens: 0]
 
   @doc """
   What the options ask for, once they are found right.
@@ -105,22 +105,29 @@ defmodule Mlx.Generation.Request do
   # What a step gives is not read here, so that the device has the next one already.
   defp queue(request) do
     {token, steps} = Steps.step(request.steps)
-    %{request | steps: steps, pending: token, queued: request.queued + 1}
+    %{request | steps: steps, pending: request.pending ++ [token], queued: request.queued + 1}
   end
 
   @doc """
   The tokens of the next step, or `:done`.
   """
-  def next(%__MODULE__{pending: nil} = request), do: {:done, request}
+  def next(%__MODULE__{pending: []} = request), do: {:done, request}
 
   def next(%__MODULE__{} = request) do
     guard(request, fn ->
-      token = request.pending
-      more? = request.queued < request.max_tokens
-      request = if more?, do: queue(request), else: %{request | pending: nil}
+      %{pending: [token | pending]} = request = ahead(request)
       ids = Nx.to_flat_list(token)
-      request |> read() |> tokens(ids, not more?)
+      %{request | pending: pending} |> read() |> tokens(ids, pending == [])
     end)
+  end
+
+  # The first token waits for one step only.
+  defp ahead(%{first: first, generator: generator} = request) do
+    wanted = if first, do: generator.ahead, else: 1
+
+    if length(request.pending) <= wanted and request.queued < request.max_tokens,
+      do: request |> queue() |> ahead(),
+      else: request
   end
 
   defp read(request) do
@@ -135,7 +142,7 @@ defmodule Mlx.Generation.Request do
     tokens = Enum.reject(tokens, &is_nil/1)
     request = %{request | rows: rows, tokens: request.tokens + length(tokens)}
     done? = Enum.all?(rows, &is_nil/1)
-    {tokens, if(done?, do: %{request | pending: nil}, else: request)}
+    {tokens, if(done?, do: %{request | pending: []}, else: request)}
   end
 
   defp token({{nil, _id}, _row}, _request, _last?), do: {nil, nil}

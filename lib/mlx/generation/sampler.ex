@@ -55,7 +55,10 @@ defmodule Mlx.Generation.Sampler do
   """
   def sample(sampler, logits, numbers, key, past) do
     numbers = sampler.numbers |> Enum.zip(Tuple.to_list(numbers)) |> Map.new()
-    logits = logits |> Nx.as_type(:f32) |> penalize(numbers[:repetition_penalty], past)
+    # The likeliest of halves is the same in f32, but for the penalty.
+    wide? = random?(sampler) or penalty?(sampler)
+    logits = if wide?, do: Nx.as_type(logits, :f32), else: logits
+    logits = penalize(logits, numbers[:repetition_penalty], past)
 
     if random?(sampler) do
       logits |> Nx.divide(numbers.temperature) |> candidates(sampler) |> draw(numbers, key)

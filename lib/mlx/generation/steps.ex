@@ -38,7 +38,7 @@ defmodule Mlx.Generation.Steps do
       used: longest - 1,
       capacity: capacity,
       token: prompts |> Enum.map(&List.last/1) |> Nx.tensor(type: :s32) |> upload(generator),
-      position: prompts |> positions() |> Nx.tensor(type: :s32) |> upload(generator),
+      position: positions(prompts),
       state: upload({key, past(sampler, prompts, sampling.context)}, generator),
       cache: cache
     })
@@ -134,13 +134,20 @@ defmodule Mlx.Generation.Steps do
 
   def step(%__MODULE__{} = steps) do
     args = [steps.generator.params | changing(steps)] ++ [Nx.donatable(steps.cache)]
-    {token, position, state, cache} = apply(steps.run, args)
+    {token, state, cache} = apply(steps.run, args)
     if is_struct(token.data, Mlx.Backend), do: Mlx.async_eval(token)
-    steps = %{steps | token: token, position: position, state: state, cache: cache}
+    steps = %{steps | token: token, position: next(steps.position), state: state, cache: cache}
     {token, %{steps | used: steps.used + 1}}
   end
 
-  defp changing(steps), do: [steps.token, steps.position, steps.numbers, steps.state]
+  defp changing(steps), do: [steps.token, position(steps), steps.numbers, steps.state]
+
+  # From the host, so that the engine knows which part of the cache there is to see.
+  defp position(%{position: position}),
+    do: Nx.tensor(position, type: :s32, backend: Nx.BinaryBackend)
+
+  defp next(positions) when is_list(positions), do: Enum.map(positions, &(&1 + 1))
+  defp next(position), do: position + 1
 
   defp compile(%__MODULE__{generator: generator} = steps) do
     cache = steps.cache |> templates() |> Nx.donatable()
@@ -156,22 +163,22 @@ defmodule Mlx.Generation.Steps do
 
   defp step_fun(forward, sampler) do
     fn params, token, position, numbers, {key, past}, cache ->
-      past = next(past, token)
+      past = latest(past, token)
       {logits, cache} = forward.(params, Nx.new_axis(token, -1), cache, position)
       logits = Nx.squeeze(logits, axes: [1])
       {token, drawn} = Sampler.sample(sampler, logits, numbers, first(key), first(past))
-      {token, Nx.add(position, 1), {if(drawn, do: {drawn}, else: {}), past}, cache}
+      {token, {if(drawn, do: {drawn}, else: {}), past}, cache}
     end
   end
 
   defp first({}), do: nil
   defp first({value}), do: value
 
-  defp next({}, _token), do: {}
+  defp latest({}, _token), do: {}
 
-  defp next({%{shape: {_batch, 1}}}, token), do: {Nx.new_axis(token, -1)}
+  defp latest({%{shape: {_batch, 1}}}, token), do: {Nx.new_axis(token, -1)}
 
-  defp next({past}, token) do
+  defp latest({past}, token) do
     kept = Nx.slice_along_axis(past, 1, Nx.axis_size(past, 1) - 1, axis: 1)
     {Nx.concatenate([kept, Nx.new_axis(token, -1)], axis: 1)}
   end

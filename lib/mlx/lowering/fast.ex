@@ -5,14 +5,18 @@ defmodule Mlx.Lowering.Fast do
   import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
-  alias Mlx.Fast.{Attention, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU}
+  alias Mlx.Fast.{Attention, Cache, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU}
 
   def ops, do: []
 
-  def blocks, do: [Attention, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU]
+  def blocks, do: [Attention, Cache, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU]
 
   def lower_block(%SwiGLU{}, out, [gate, up]) do
     op(:swiglu, [gate, up], out.type, out.shape)
+  end
+
+  def lower_block(%Cache{axis: axis}, out, [cache, update, position]) do
+    op(:update_cache, [cache, update, position(position)], [axis], out.type, out.shape)
   end
 
   # MLX computes the others in single precision at most.
@@ -39,11 +43,20 @@ defmodule Mlx.Lowering.Fast do
   def lower_block(%RoPE{position: position} = block, out, [x | rest]),
     do: rope(block, out, x, full(position, {:s, 32}), rest)
 
+  def lower_block(%Attention{position?: true} = block, out, [q, k, v, at | sinks]) do
+    attributes = [block.scale, block.sinks?]
+    op(:attention_from, [q, k, v, position(at) | sinks], attributes, out.type, out.shape)
+  end
+
   def lower_block(%Attention{} = block, out, [q, k, v | rest]) do
     rest = if block.mask?, do: [mask(hd(rest)) | tl(rest)], else: rest
     attributes = [block.scale, block.causal, block.mask?, block.sinks?]
     op(:attention, [q, k, v | rest], attributes, out.type, out.shape)
   end
+
+  # A narrow one may not hold the sizes it is compared with.
+  defp position(%{type: {:s, size}} = position) when size in [32, 64], do: position
+  defp position(position), do: cast(position, {:s, 64})
 
   # The kernels are sure of arrays of four axes only.
   defp rope(block, out, x, position, frequencies) do

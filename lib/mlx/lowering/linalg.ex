@@ -100,7 +100,36 @@ defmodule Mlx.Lowering.Linalg do
     op(:matmul, [a, b], type, out.shape)
   end
 
-  defp dot(out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
+  # A vector and the rows of a matrix.
+  defp dot(out, [a, contract_a, [], b, contract_b, []] = args) do
+    cond do
+      rows?(out, b, contract_b) and vector?(out, a, contract_a) -> matvec(out, b, a)
+      rows?(out, a, contract_a) and vector?(out, b, contract_b) -> matvec(out, a, b)
+      true -> general(out, args)
+    end
+  end
+
+  defp dot(out, args), do: general(out, args)
+
+  # As it lies, which a transposed one doesn't.
+  defp rows?(%{type: {kind, _} = type}, %{type: type, shape: {_, _}} = matrix, [1])
+       when kind in [:f, :bf],
+       do: matrix.row != :transpose
+
+  defp rows?(_out, _matrix, _contract), do: false
+
+  # One axis is left of it at most, of size 1.
+  defp vector?(%{type: type}, %{type: type} = x, [axis]),
+    do: size(x, [axis]) == size(x, free(x, []))
+
+  defp vector?(_out, _x, _contract), do: false
+
+  defp matvec(out, %{shape: {rows, columns}} = matrix, vector) do
+    op(:matvec, [reshape(vector, {1, columns}), matrix], out.type, {1, rows})
+    |> reshape(out.shape)
+  end
+
+  defp general(out, [a, contract_a, batch_a, b, contract_b, batch_b]) do
     free_a = free(a, contract_a ++ batch_a)
     free_b = free(b, contract_b ++ batch_b)
     batch = Enum.map(batch_a, &elem(a.shape, &1))

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use mlx_rs::{Array, Dtype, Stream};
 
 use crate::beside;
+use crate::cuda;
 use crate::device::Device;
 use crate::error::{Error, Result, Signature};
 use crate::evaluation;
@@ -12,6 +13,7 @@ use crate::ffi;
 use crate::file::FilePart;
 use crate::garbage;
 use crate::host::{readable_in_place, HostView};
+use crate::known;
 use crate::memory;
 use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
@@ -76,13 +78,17 @@ impl Context {
             .map(|slot| self.array_of(slot))
             .collect::<Result<Vec<_>, _>>()?;
         evaluation::reads(arrays.iter().map(|array| array.nbytes()).sum());
-        let results = program.run(arrays, &self.stream).map_err(|error| {
-            if error.is_of_evaluation() {
-                self.poison(error)
-            } else {
-                Arc::new(error)
-            }
-        })?;
+        let numbers = inputs.iter().enumerate();
+        let numbers = numbers.filter_map(|(register, slot)| Some((register, slot.number()?)));
+        let results = program
+            .run_knowing(arrays, &numbers.collect(), &self.stream)
+            .map_err(|error| {
+                if error.is_of_evaluation() {
+                    self.poison(error)
+                } else {
+                    Arc::new(error)
+                }
+            })?;
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
@@ -125,7 +131,11 @@ impl Context {
             return slot.fail(&Arc::new(error));
         }
         if !self.reads_to_arrays(len) {
-            slot.fill(ffi::from_bytes((*bytes).as_ref(), shape, dtype));
+            let bytes = (*bytes).as_ref();
+            if let Some(number) = known::integer(bytes, shape, dtype) {
+                slot.know(number);
+            }
+            slot.fill(ffi::from_bytes(bytes, shape, dtype));
             slot.settle();
             return garbage::watch();
         }
@@ -256,10 +266,13 @@ impl Context {
             ))?;
             slot.replace(ffi::share(&array));
         }
-        if !readable_in_place(self.worker.device()) {
-            array = self.host_copy(&array)?;
+        if readable_in_place(self.worker.device()) {
+            return Ok(HostView::new(array, self.worker));
         }
-        Ok(HostView::new(array, self.worker))
+        match cuda::copy(&array) {
+            Some(bytes) => Ok(HostView::of_copy(bytes, self.worker)),
+            None => Ok(HostView::new(self.host_copy(&array)?, self.worker)),
+        }
     }
 
     /// Whether anything may be left to compute.
@@ -353,7 +366,7 @@ impl Context {
     fn eval_arrays(&mut self, arrays: &[Array]) -> Result<(), Arc<Error>> {
         let references: Vec<&Array> = arrays.iter().collect();
         // A stream computes in order, so what was started before is done as well.
-        match evaluation::run(self.pending_bytes, || ffi::eval(&references)) {
+        match evaluation::wait(self.pending_bytes, &references) {
             Ok(()) => {
                 self.in_flight.clear();
                 // MLX lets go of an array's event when it is first asked for this, which

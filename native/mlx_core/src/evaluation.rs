@@ -1,6 +1,7 @@
 //! Starting MLX's computation from wherever on a worker's thread it is needed.
 
 use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, Dtype};
@@ -48,9 +49,35 @@ pub(crate) fn tracing<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
+/// For how long it is asked whether a GPU is done: MLX has the system wake the thread, which
+/// takes longer than many a result.
+const WATCH: Duration = Duration::from_millis(1);
+
 /// Computes the arrays and waits for them.
 pub(crate) fn eval(arrays: &[&Array]) -> Result<()> {
-    run(bytes(arrays), || ffi::eval(arrays))
+    wait(bytes(arrays), arrays)
+}
+
+/// Computes the arrays, whose graphs make results of so many bytes, and waits for them.
+pub(crate) fn wait(bytes: usize, arrays: &[&Array]) -> Result<()> {
+    run(bytes, || {
+        if on_gpu() {
+            ffi::async_eval(arrays)?;
+            watch(arrays);
+        }
+        ffi::eval(arrays)
+    })
+}
+
+fn on_gpu() -> bool {
+    worker::current().is_some_and(|worker| worker.device() == Device::Gpu)
+}
+
+fn watch(arrays: &[&Array]) {
+    let start = Instant::now();
+    while start.elapsed() < WATCH && !arrays.iter().all(|array| ffi::is_available(array)) {
+        std::hint::spin_loop();
+    }
 }
 
 /// Waits for all that this thread has started.
@@ -86,7 +113,7 @@ pub(crate) fn reads(bytes: usize) {
 /// Lets MLX compute, where that is best for results of so many bytes.
 pub(crate) fn run(bytes: usize, evaluate: impl FnOnce() -> Result<(), Exception>) -> Result<()> {
     let outcome = STATE.with_borrow_mut(|state| {
-        let on_gpu = worker::current().is_some_and(|worker| worker.device() == Device::Gpu);
+        let on_gpu = on_gpu();
         let large = state.large > 0;
         state.large = state.large.saturating_sub(1);
         if std::mem::replace(&mut state.has_evaluated, true) {

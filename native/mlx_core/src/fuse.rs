@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::error::{catch, Error, Result};
 use crate::evaluation;
 use crate::ffi::{self, Arrays, Closure};
+use crate::known::Numbers;
 use crate::memory;
 use crate::program::Program;
 use crate::worker::{self, Worker};
@@ -110,7 +111,7 @@ impl Trace {
     fn run(&self, inputs: Vec<Array>) -> Result<Vec<Array>> {
         self.part
             .program
-            .run_watched(inputs, &self.stream, &mut |bytes| {
+            .run_watched(inputs, &Numbers::new(), &self.stream, &mut |bytes| {
                 self.part.largest.fetch_max(bytes, Ordering::Relaxed);
             })
     }

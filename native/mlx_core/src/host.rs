@@ -1,4 +1,4 @@
-//! A view of an array's values from the host, without a copy.
+//! A view of an array's values from the host, without a copy where the host can see them.
 
 use mlx_rs::Array;
 
@@ -9,6 +9,8 @@ use crate::worker::Worker;
 /// Keeps an evaluated array alive for as long as its bytes are looked at.
 pub struct HostView {
     array: Option<Array>,
+    /// Where the values are if not in an array.
+    _copy: Vec<u8>,
     data: *const u8,
     len: usize,
     owner: &'static Worker,
@@ -39,8 +41,20 @@ impl HostView {
         };
         HostView {
             array: Some(array),
+            _copy: Vec::new(),
             data,
             len,
+            owner,
+        }
+    }
+
+    /// A view of the values where they have been copied to.
+    pub(crate) fn of_copy(bytes: Vec<u8>, owner: &'static Worker) -> HostView {
+        HostView {
+            array: None,
+            data: bytes.as_ptr(),
+            len: bytes.len(),
+            _copy: bytes,
             owner,
         }
     }
@@ -54,8 +68,8 @@ impl HostView {
     }
 }
 
-/// A discrete GPU's buffer moves to the host for good when the host reads it,
-/// so there the worker reads a copy.
+/// A discrete GPU's buffer moves to the host for good when MLX is asked for its data,
+/// so there the worker copies it.
 pub(crate) fn readable_in_place(device: Device) -> bool {
     device == Device::Cpu || cfg!(target_os = "macos")
 }

@@ -7,6 +7,7 @@ use smallvec::{smallvec, SmallVec};
 
 use crate::attribute::Attribute;
 use crate::error::{catch, Error, Result, Signature};
+use crate::known::{self, Numbers};
 use crate::memory;
 use crate::ops::Row;
 use crate::profile;
@@ -145,13 +146,24 @@ impl Program {
 
     /// Builds the graph of the outputs; MLX computes it when it is evaluated.
     pub fn run(&self, inputs: Vec<Array>, stream: &Stream) -> Result<Vec<Array>> {
-        self.run_watched(inputs, stream, &mut |_| {})
+        self.run_knowing(inputs, &Numbers::new(), stream)
+    }
+
+    /// The same, where some inputs are known.
+    pub(crate) fn run_knowing(
+        &self,
+        inputs: Vec<Array>,
+        numbers: &Numbers,
+        stream: &Stream,
+    ) -> Result<Vec<Array>> {
+        self.run_watched(inputs, numbers, stream, &mut |_| {})
     }
 
     /// The same, and tells the size in bytes of each result.
     pub(crate) fn run_watched(
         &self,
         inputs: Vec<Array>,
+        numbers: &Numbers,
         stream: &Stream,
         watch: &mut dyn FnMut(usize),
     ) -> Result<Vec<Array>> {
@@ -166,7 +178,7 @@ impl Program {
         registers.resize_with(self.registers, || None);
         let recording = profile::is_recording();
         for step in &self.steps {
-            let run = || step.instruction.run(&registers, stream);
+            let run = || step.instruction.run(&registers, numbers, stream);
             let results = if recording {
                 let operands = || step.instruction.signatures(&registers);
                 profile::record(step, operands, run)?
@@ -227,13 +239,29 @@ impl Instruction {
         arrays.map(Signature::from).collect()
     }
 
-    fn run(&self, registers: &[Option<Array>], stream: &Stream) -> Result<Vec<Array>> {
+    fn run(
+        &self,
+        registers: &[Option<Array>],
+        numbers: &Numbers,
+        stream: &Stream,
+    ) -> Result<Vec<Array>> {
         let operands: Vec<&Array> = self
             .operands
             .iter()
             .map(|&register| read(registers, register))
             .collect::<Result<_>>()?;
-        let run = || self.row.run(&operands, &self.attributes, stream);
+        let run = || {
+            let run = || self.row.run(&operands, &self.attributes, stream);
+            if !self.row.looks || numbers.is_empty() {
+                return run();
+            }
+            let named = self.operands.iter().zip(&operands);
+            let known = named.filter_map(|(register, operand)| {
+                let number = numbers.iter().find(|(known, _)| known == register)?;
+                Some((known::handle(operand), number.1))
+            });
+            known::during(known, run)
+        };
         catch(run)
             .and_then(|results| {
                 results

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use mlx_rs::Array;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -18,6 +19,8 @@ pub struct Slot {
     owner: &'static Worker,
     /// An op has read it, so that computing that op's result computes it, too.
     used: AtomicBool,
+    /// Its value, if the host has given it and it is a number.
+    number: OnceCell<i64>,
     /// Shared memory that holds its values.
     segments: Mutex<Vec<Segment>>,
 }
@@ -52,6 +55,7 @@ impl Slot {
             state: Mutex::new(State::Empty),
             owner,
             used: AtomicBool::new(false),
+            number: OnceCell::new(),
             segments: Mutex::new(Vec::new()),
         })
     }
@@ -120,6 +124,15 @@ impl Slot {
             State::Failed(error) => Some(error.clone()),
             _ => None,
         }
+    }
+
+    pub(crate) fn know(&self, number: i64) {
+        // A slot is filled once.
+        let _ = self.number.set(number);
+    }
+
+    pub(crate) fn number(&self) -> Option<i64> {
+        self.number.get().copied()
     }
 
     pub(crate) fn segments(&self) -> &Mutex<Vec<Segment>> {

@@ -15,6 +15,8 @@ pub struct Override<'a> {
     pub mlxc: &'a Path,
     /// Holds MLX's shared library.
     pub runtime_lib: &'a Path,
+    /// The C++ compiler, as it would stand in `CXX`.
+    pub compiler: &'a str,
 }
 
 /// Writes the file unless it says the same already: cargo rebuilds what depends on it.
@@ -62,12 +64,14 @@ fn render(settings: &Override) -> String {
          rustc-link-search = [{mlxc_lib}, {runtime_search}]\n\
          rustc-link-lib = [\"static=mlxc\", \"mlx\", \"{standard_library}\"]\n\
          rustc-env = {{ OUT_DIR = {out_dir} }}\n\
-         runtime = {runtime}\n",
+         runtime = {runtime}\n\
+         compiler = {compiler}\n",
         target = settings.platform.target(),
         mlxc_lib = search(&settings.mlxc.join("lib")),
         runtime_search = search(settings.runtime_lib),
         out_dir = quoted(settings.mlxc),
         runtime = quoted(settings.runtime_lib),
+        compiler = quote(settings.compiler),
     )
 }
 
@@ -95,6 +99,7 @@ mod tests {
             platform: Platform::of("linux", "x86_64").expect("a platform"),
             mlxc,
             runtime_lib,
+            compiler: "g++-14 -m64",
         }
     }
 
@@ -136,5 +141,6 @@ mod tests {
         assert!(text.contains("OUT_DIR = \"/a \\\"b\\\"\""));
         assert!(text.contains("runtime = \"/r/mlx/lib\""));
         assert!(text.contains("\"native=/r/mlx/lib\""));
+        assert!(text.contains("compiler = \"g++-14 -m64\""));
     }
 }

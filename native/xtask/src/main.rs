@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use cache::Cache;
 use cargo_config::Override;
+use compiler::Compiler;
 use error::{Error, Result};
 use platform::Platform;
 use process::say;
@@ -37,7 +38,7 @@ Usage: cargo xtask [COMMAND]
   MLX_VARIANT   auto (default), cpu, cuda12, cuda13 or metal
   MLX_DIR       the prefix of an installed MLX to use instead of a package
   MLX_CACHE     the folder for all that is prepared
-  CXX           the C++ compiler for mlx-c (it needs std::format)";
+  CXX           the C++ compiler for mlx-c and mlx_core (it needs std::format)";
 
 fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
@@ -70,12 +71,14 @@ fn prepare() -> Result<()> {
     let runtime = Runtime::prepare(&cache, platform, &sources)?;
     cuda::prepare(&cache, platform, &runtime)?;
     blas::prepare(platform, &runtime)?;
-    let mlxc = mlxc::prepare(&cache, platform, &runtime, &sources)?;
+    let compiler = Compiler::find(platform)?;
+    let mlxc = mlxc::prepare(&cache, platform, &runtime, &sources, &compiler)?;
     link_runtime(&workspace, &runtime.root)?;
     let settings = Override {
         platform,
         mlxc: &mlxc,
         runtime_lib: &runtime.lib(),
+        compiler: &compiler.command,
     };
     if cargo_config::write(&workspace, &settings)? {
         say(".cargo/config.toml written");

@@ -26,8 +26,8 @@ pub fn prepare(
     platform: Platform,
     runtime: &Runtime,
     sources: &MlxC,
+    compiler: &Compiler,
 ) -> Result<PathBuf> {
-    let compiler = Compiler::find(platform)?;
     let key = key(&[
         RECIPE,
         &sources.mlx_sys,
@@ -45,8 +45,8 @@ pub fn prepare(
             sources.version, compiler.command, compiler.version
         ));
         compiler.check(dir)?;
-        build(&compiler, runtime, sources, dir)?;
-        link_standard_library(&compiler, platform, dir)
+        build(compiler, runtime, sources, dir)?;
+        link_standard_library(compiler, platform, dir)
     })
 }
 

@@ -85,12 +85,12 @@ defmodule Mlx.Axon.LayersTest do
 
         [exact, before, now] =
           for model <- [exact, model, rewritten] do
-            run = BumblebeeModels.runner(model, state, compiler: Mlx.Compiler, device: :cpu)
+            run = BumblebeeModels.runner(model, state, compiler: Mlx.Compiler)
             hd(run.(Mlx.MixedPrecision.cast(state.data, :f32), inputs))
           end
 
         assert Nx.type(now) == Nx.Type.normalize!(type)
-        assert distance(now, exact) <= 1.5 * distance(before, exact)
+        assert distance(now, exact) <= 2 * distance(before, exact)
       end
     end
 
@@ -281,7 +281,7 @@ defmodule Mlx.Axon.LayersTest do
 
     # The keys of dropout are no numbers to have gradients.
     {_keys, data} = Map.split_with(state.data, fn {_, layer} -> is_map_key(layer, "key") end)
-    Nx.Defn.jit(&Nx.Defn.grad(&1, loss), compiler: Mlx.Compiler, device: :cpu).(data)
+    Nx.Defn.jit(&Nx.Defn.grad(&1, loss), compiler: Mlx.Compiler).(data)
   end
 
   # With the numbers that the packed kernels stand for.
@@ -294,7 +294,7 @@ defmodule Mlx.Axon.LayersTest do
       end)
 
     run = fn parameters ->
-      BumblebeeModels.runner(model, packed, compiler: Mlx.Compiler, device: :cpu).(
+      BumblebeeModels.runner(model, packed, compiler: Mlx.Compiler).(
         parameters,
         inputs
       )

@@ -5,7 +5,7 @@ defmodule Mlx.Compiler.CacheTest do
   alias Mlx.Compiler.Cache
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     Mlx.Compiler.clear_cache()
     test = self()
     name = "#{inspect(test)} compiles"
@@ -61,9 +61,9 @@ defmodule Mlx.Compiler.CacheTest do
     test "for each set of options that changes it" do
       for _ <- 1..2 do
         run(&double/1, [t([1])])
-        run(&double/1, [t([1])], device: :cpu)
+        run(&double/1, [t([1])])
         run(&double/1, [t([1])], garbage_collect: true)
-        run(&double/1, [t([1])], stream: Mlx.Stream.new(:cpu))
+        run(&double/1, [t([1])], device: Mlx.TestDevice.device())
         run(&double/1, [t([1])], debug_options: [dispatch: :sync])
       end
 

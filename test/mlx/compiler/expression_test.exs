@@ -5,7 +5,7 @@ defmodule Mlx.Compiler.ExpressionTest do
   import Nx.Defn
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -128,12 +128,7 @@ defmodule Mlx.Compiler.ExpressionTest do
   describe "what can't be compiled" do
     test "is told" do
       error =
-        catch_error(
-          Nx.Defn.jit_apply(&Nx.as_type(&1, :c128), [t([1])],
-            compiler: Mlx.Compiler,
-            device: :cpu
-          )
-        )
+        catch_error(Nx.Defn.jit_apply(&Nx.as_type(&1, :c128), [t([1])], compiler: Mlx.Compiler))
 
       assert %Mlx.Error{kind: :type} = error
     end

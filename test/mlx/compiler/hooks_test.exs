@@ -12,7 +12,7 @@ defmodule Mlx.Compiler.HooksTest do
   import Nx.Defn
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -108,7 +108,7 @@ defmodule Mlx.Compiler.HooksTest do
       assert seen.vectorized_axes == [v: 3]
     end
 
-    for type <- [:u2, :s4, :u8, :s64, :f8, :bf16, :f64, :c64] do
+    for type <- Mlx.TestDevice.types([:u2, :s4, :u8, :s64, :f8, :bf16, :f64, :c64]) do
       test "of #{type}" do
         x = Nx.as_type(t([0, 1]), unquote(type))
         {_, [{:x, [seen], _}]} = calls(&noted(&1, :x), [x], compiler: Mlx.Compiler)
@@ -250,7 +250,7 @@ defmodule Mlx.Compiler.HooksTest do
       for _ <- 1..3 do
         Task.await(
           Task.async(fn ->
-            fun.(Nx.tensor([1.0], backend: {Mlx.Backend, device: :cpu}))
+            fun.(Nx.tensor([1.0], backend: Mlx.Backend))
             assert [{:x, _, caller}] = made()
             assert caller == self()
           end),
@@ -321,7 +321,7 @@ defmodule Mlx.Compiler.HooksTest do
       1..20
       |> Task.async_stream(fn n ->
         start()
-        fun.(Nx.tensor([n, n], type: :f32, backend: {Mlx.Backend, device: :cpu}))
+        fun.(Nx.tensor([n, n], type: :f32, backend: Mlx.Backend))
         [{:after, [seen], _} | _] = made()
         {n, seen.numbers}
       end)

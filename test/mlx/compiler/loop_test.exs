@@ -9,7 +9,7 @@ defmodule Mlx.Compiler.LoopTest do
   import Nx.Defn
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 

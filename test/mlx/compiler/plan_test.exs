@@ -6,7 +6,7 @@ defmodule Mlx.Compiler.PlanTest do
   alias Mlx.Compiler.{Executable, Options, Program}
 
   setup do
-    Nx.default_backend({Mlx.Backend, device: :cpu})
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 

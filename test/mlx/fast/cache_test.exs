@@ -50,6 +50,7 @@ defmodule Mlx.Fast.CacheTest do
     end
   end
 
+  # Addresses tell, and only the memory of the host has them on every machine.
   test "writes to a cache that is donated" do
     Nx.with_default_backend({Mlx.Backend, device: :cpu}, fn ->
       update = Nx.broadcast(5.0, {2, 3, 1, 8})

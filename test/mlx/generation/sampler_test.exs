@@ -112,12 +112,12 @@ defmodule Mlx.Generation.SamplerTest do
         assert tokens.type == {:s, 32}
 
         [logits, key, past] =
-          for x <- [logits, key, past], do: Nx.backend_copy(x, {Mlx.Backend, device: :cpu})
+          for x <- [logits, key, past], do: Nx.backend_copy(x, Mlx.Backend)
 
         given = if settings[:past], do: Keyword.put(settings, :past, past), else: settings
         {eager, next} = Generation.sample(logits, key, given)
         assert Nx.to_list(eager) == expected
-        compiled = Nx.Defn.jit(sampler(settings), compiler: Mlx.Compiler, device: :cpu)
+        compiled = Nx.Defn.jit(sampler(settings), compiler: Mlx.Compiler)
         {compiled, compiled_next} = compiled.(logits, key, past)
         assert Nx.to_list(compiled) == expected
         assert Nx.to_list(compiled_next) == Nx.to_list(next)
@@ -147,7 +147,7 @@ defmodule Mlx.Generation.SamplerTest do
   test "tokens are as frequent as they are likely" do
     count = 4000
     logits = Nx.broadcast(Nx.log(Nx.tensor([0.1, 0.2, 0.3, 0.4])), {count, 4})
-    logits = Nx.backend_copy(logits, {Mlx.Backend, device: :cpu})
+    logits = Nx.backend_copy(logits, Mlx.Backend)
     {tokens, _key} = Generation.sample(logits, Nx.Random.key(11))
     found = tokens |> Nx.to_list() |> Enum.frequencies()
     for id <- 0..3, do: assert_in_delta(found[id] / count, (id + 1) / 10, 0.04)

@@ -49,7 +49,7 @@ defmodule Mlx.Lowering.CreationTest do
 
   test "constant of a shape" do
     template = Nx.template({2, 3}, :f32, names: [:x, nil])
-    got = Mlx.Backend.constant(template, 2.5, device: :cpu)
+    got = Mlx.Backend.constant(template, 2.5, [])
     assert_equivalent(got, Nx.BinaryBackend.constant(template, 2.5, []))
   end
 end

@@ -2,13 +2,14 @@ defmodule Mlx.Lowering.FactorizationTest do
   use ExUnit.Case, async: true
   import Mlx.Oracle
   import Mlx.Samples, only: [tensor: 2]
+  import Mlx.TestDevice, only: [types: 1]
   alias Nx.LinAlg
 
   @moduletag timeout: 120_000
 
   # Nx rounds each step to a half; the engine rounds the result.
   @halves [:f16, :bf16]
-  @types [:f32, :f64, :c64]
+  @types types([:f32, :f64, :c64])
   # The oracle is asked about up to eight rows only: it takes seconds for more.
   @sizes [1, 2, 3, 5, 8, 33]
   @epsilon %{{:f, 32} => 2.0 ** -23, {:f, 64} => 2.0 ** -52, {:c, 64} => 2.0 ** -23}
@@ -54,7 +55,7 @@ defmodule Mlx.Lowering.FactorizationTest do
 
   defp diagonal_times(u, s), do: Nx.multiply(u, Nx.new_axis(s, -2))
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 
   defp tensors(tuple) when is_tuple(tuple), do: Tuple.to_list(tuple)
   defp tensors(tensor), do: [tensor]
@@ -327,7 +328,7 @@ defmodule Mlx.Lowering.FactorizationTest do
   end
 
   describe "svd" do
-    for type <- [:f32, :f64],
+    for type <- types([:f32, :f64]),
         {m, n} <- [{1, 1}, {2, 2}, {3, 3}, {5, 3}, {3, 5}, {7, 1}, {1, 7}, {33, 20}, {20, 33}] do
       test "of #{type}, #{m} by #{n}" do
         a = matrix(unquote(type), {unquote(m), unquote(n)}, 3)
@@ -366,7 +367,7 @@ defmodule Mlx.Lowering.FactorizationTest do
     end
 
     test "of matrices without full rank and of what is not finite" do
-      for full <- [true, false], type <- [:f32, :f64] do
+      for full <- [true, false], type <- types([:f32, :f64]) do
         a =
           tensor(
             [

@@ -148,5 +148,5 @@ defmodule Mlx.Lowering.FFTTest do
     end
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 end

@@ -149,7 +149,7 @@ defmodule Mlx.Lowering.LinalgTest do
   end
 
   test "dot along an axis of size zero is zero" do
-    for type <- [:f32, :bf16, :f64, :c64, :s8, :u64],
+    for type <- Mlx.TestDevice.types([:f32, :bf16, :f64, :c64, :s8, :u64]),
         {rows, columns} <- [{3, 4}, {1, 4}, {3, 1}, {300, 300}] do
       zeros = Nx.dot(empty(type, {rows, 0}), empty(type, {0, columns}))
       assert zeros.shape == {rows, columns}
@@ -217,7 +217,7 @@ defmodule Mlx.Lowering.LinalgTest do
     end
 
     test "of a singular matrix is refused" do
-      for type <- [:f32, :f64, :c64], lower <- [true, false] do
+      for type <- Mlx.TestDevice.types([:f32, :f64, :c64]), lower <- [true, false] do
         a = tensor([[[2, 0], [0, 2]], [[2, 0], [0, 0]]], type)
         b = tensor([[1, 2], [1, 2]], type)
         fun = &Nx.LinAlg.triangular_solve(&1, &2, lower: lower)
@@ -260,7 +260,7 @@ defmodule Mlx.Lowering.LinalgTest do
     )
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 
   # A binary of random bytes is as good as any other.
   defp bits(type, shape, seed) do
@@ -276,6 +276,6 @@ defmodule Mlx.Lowering.LinalgTest do
 
   # Nx makes such tensors, but has no function for it.
   defp empty(type, shape) do
-    Mlx.Backend.from_binary(Nx.template(shape, type), "", device: :cpu)
+    Mlx.Backend.from_binary(Nx.template(shape, type), "", [])
   end
 end

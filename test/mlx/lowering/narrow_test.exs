@@ -5,7 +5,7 @@ defmodule Mlx.Lowering.NarrowTest do
 
   @integers [u2: 2, u4: 4, s2: 2, s4: 4]
 
-  defp mlx(values, type), do: Nx.tensor(values, type: type, backend: {Mlx.Backend, device: :cpu})
+  defp mlx(values, type), do: Nx.tensor(values, type: type, backend: Mlx.Backend)
 
   # Nx.to_list/1 can't read parts of bytes.
   defp numbers(tensor), do: tensor |> Nx.as_type(:s32) |> Nx.to_list()

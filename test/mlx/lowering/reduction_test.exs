@@ -318,5 +318,5 @@ defmodule Mlx.Lowering.ReductionTest do
     end
   end
 
-  defp mlx(tensor), do: Nx.backend_copy(tensor, {Mlx.Backend, device: :cpu})
+  defp mlx(tensor), do: Nx.backend_copy(tensor, Mlx.Backend)
 end

@@ -4,10 +4,8 @@ defmodule Mlx.Quantization.TensorTest do
   alias Mlx.Quantization
   alias Mlx.Quantization.Tensor
 
-  @cpu {Mlx.Backend, device: :cpu}
-
   setup do
-    Nx.default_backend(@cpu)
+    Nx.default_backend(Mlx.Backend)
     :ok
   end
 
@@ -55,7 +53,7 @@ defmodule Mlx.Quantization.TensorTest do
       dense = Nx.with_default_backend(Nx.BinaryBackend, fn -> Quantization.dequantize(copy) end)
       assert %Nx.BinaryBackend{} = dense.data
       assert Nx.to_binary(dense) == Nx.to_binary(Quantization.dequantize(weight))
-      assert_same(Nx.backend_transfer(copy, @cpu), weight)
+      assert_same(Nx.backend_transfer(copy, Mlx.Backend), weight)
     end
   end
 

@@ -25,8 +25,8 @@ defmodule Mlx.Weights.FolderTest do
     end
 
     test "are the values that MLX dequantizes to" do
-      values = Weights.load(fixture("quantized_values.npz"), device: :cpu)
-      weights = Weights.load(fixture("quantized"), device: :cpu)
+      values = Weights.load(fixture("quantized_values.npz"))
+      weights = Weights.load(fixture("quantized"))
 
       for layer <- ["a", "b"] do
         quantized = weights[layer <> ".weight"]
@@ -41,14 +41,14 @@ defmodule Mlx.Weights.FolderTest do
     end
 
     test "stand where weights stand" do
-      weights = Weights.load(fixture("quantized"), device: :cpu)
-      values = Weights.load(fixture("quantized_values.npz"), device: :cpu)
-      x = Nx.iota({2, 128}, type: :f32, backend: {Mlx.Backend, device: :cpu}) |> Nx.sin()
+      weights = Weights.load(fixture("quantized"))
+      values = Weights.load(fixture("quantized_values.npz"))
+      x = Nx.iota({2, 128}, type: :f32, backend: Mlx.Backend) |> Nx.sin()
 
       for layer <- ["a", "b"] do
         weight = weights[layer <> ".weight"]
         expected = Nx.dot(x, [1], Nx.reshape(values[layer], {8, 128}), [1])
-        compiled = Nx.Defn.jit(&Nx.dot(&1, [1], &2, [1]), compiler: Mlx.Compiler, device: :cpu)
+        compiled = Nx.Defn.jit(&Nx.dot(&1, [1], &2, [1]), compiler: Mlx.Compiler)
 
         for got <- [Nx.dot(x, [1], weight, [1]), compiled.(x, weight)] do
           assert Nx.to_number(Nx.all_close(got, expected, atol: 1.0e-4)) == 1
@@ -122,7 +122,7 @@ defmodule Mlx.Weights.FolderTest do
 
       plain = %{"a" => false, "b" => false, "c" => false}
       write(folder, "config.json", JSON.encode!(%{quantization: Map.merge(settings, plain)}))
-      assert %{"a.weight" => %Nx.Tensor{}, "a.scales" => _} = Weights.load(folder, device: :cpu)
+      assert %{"a.weight" => %Nx.Tensor{}, "a.scales" => _} = Weights.load(folder)
     end
   end
 
@@ -145,7 +145,7 @@ defmodule Mlx.Weights.FolderTest do
       shard(model, "2 %s.safetensors", %{"b" => a, "c" => a})
       index(model, %{"a" => "1.safetensors", "b" => "2 %s.safetensors"})
       # Nothing is lost that the index doesn't name.
-      assert %{"a" => _, "b" => _, "c" => _} = Weights.load(model, device: :cpu)
+      assert %{"a" => _, "b" => _, "c" => _} = Weights.load(model)
     end
 
     test "that lead out of the folder are refused", %{tmp_dir: folder} do
@@ -201,7 +201,7 @@ defmodule Mlx.Weights.FolderTest do
         fuzz(bytes, Path.join(folder, index), run, 1)
 
         try do
-          assert map_size(Weights.load(folder, device: :cpu)) == 6
+          assert map_size(Weights.load(folder)) == 6
         rescue
           error in Mlx.Error -> assert error.kind == :io
         end

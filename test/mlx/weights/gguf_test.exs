@@ -28,9 +28,10 @@ defmodule Mlx.Weights.GGUFTest do
     weights = Weights.open(fixture("model.gguf"))
     expected = Weights.open(fixture("types.safetensors"))
 
-    for name <- ~w(float32 float16 bfloat16 float64 int8 int16 int32 int64) do
-      tensor = Weights.tensor(weights, name, device: :cpu)
-      other = Weights.tensor(expected, name, device: :cpu)
+    for name <- ~w(float32 float16 bfloat16 float64 int8 int16 int32 int64),
+        name in held(weights) do
+      tensor = Weights.tensor(weights, name)
+      other = Weights.tensor(expected, name)
       assert {tensor.type, tensor.shape} == {other.type, other.shape}
       assert Nx.to_binary(tensor) == Nx.to_binary(other)
     end
@@ -38,7 +39,7 @@ defmodule Mlx.Weights.GGUFTest do
 
   test "blocks are the values that gguf's own code finds in them" do
     weights = Weights.open(fixture("model.gguf"))
-    values = Weights.load(fixture("gguf_values.npz"), device: :cpu)
+    values = Weights.load(fixture("gguf_values.npz"))
 
     for {name, bits} <- [{"Q4_0.weight", 4}, {"Q4_1.weight", 4}, {"Q8_0.weight", 8}] do
       quantization = %{bits: bits, group_size: 32, mode: :affine}
@@ -47,7 +48,7 @@ defmodule Mlx.Weights.GGUFTest do
                Weights.info(weights, name)
 
       # In f32 the biases are exact, so the values are, too.
-      quantized = Weights.tensor(weights, name, device: :cpu, type: :f32)
+      quantized = Weights.tensor(weights, name, type: :f32)
       assert %Quantized{bits: ^bits, group_size: 32, mode: :affine} = quantized
       assert quantized.packed.type == {:u, 32}
       assert quantized.packed.shape == {4, (96 * bits) |> div(32)}
@@ -59,8 +60,8 @@ defmodule Mlx.Weights.GGUFTest do
   end
 
   test "blocks are, bit for bit, what MLX's own reader makes of them" do
-    weights = Weights.load(fixture("mlx.gguf"), device: :cpu)
-    parts = Weights.load(fixture("mlx_gguf_parts.safetensors"), device: :cpu)
+    weights = Weights.load(fixture("mlx.gguf"))
+    parts = Weights.load(fixture("mlx_gguf_parts.safetensors"))
 
     for layer <- ~w(Q4_0 Q4_1 Q8_0) do
       quantized = weights[layer <> ".weight"]
@@ -136,13 +137,13 @@ defmodule Mlx.Weights.GGUFTest do
     end
 
     path = write(folder, "x.gguf", gguf([], [float.("a", 0), float.("b", 32)], 64))
-    assert %{"a" => a, "b" => _} = Weights.load(path, device: :cpu)
+    assert %{"a" => a, "b" => _} = Weights.load(path)
     assert a.shape == {8}
   end
 
   test "blocks that are no matrix are refused when they are loaded", %{tmp_dir: folder} do
     path = write(folder, "x.gguf", gguf([], [{"w", [32], 2, 0}], 32))
-    error = assert_raise Mlx.Error, fn -> Weights.load(path, device: :cpu) end
+    error = assert_raise Mlx.Error, fn -> Weights.load(path) end
     assert error.kind == :shape
     assert error.message =~ "no matrix"
   end
@@ -154,7 +155,7 @@ defmodule Mlx.Weights.GGUFTest do
     scale = &<<rem(&1, 1000) / 1::float-little-16>>
     blocks = for block <- 1..count, into: <<>>, do: scale.(block) <> integers
     head = gguf([], [{"w", [32, count], 2, 0}], 0)
-    assert %{"w" => w} = folder |> write("x.gguf", head <> blocks) |> Weights.load(device: :cpu)
+    assert %{"w" => w} = folder |> write("x.gguf", head <> blocks) |> Weights.load()
     words = for word <- [0x76543210, 0xFEDCBA98], into: <<>>, do: <<word::little-32>>
     assert Nx.to_binary(w.packed) == :binary.copy(words <> words, count)
     assert Nx.to_binary(w.scales) == for(block <- 1..count, into: <<>>, do: scale.(block))
@@ -169,7 +170,7 @@ defmodule Mlx.Weights.GGUFTest do
     weights = Weights.open(path)
     assert weights.metadata["tokens"] == tokens
 
-    assert weights |> Weights.tensor("a", device: :cpu) |> Nx.to_binary() ==
+    assert weights |> Weights.tensor("a") |> Nx.to_binary() ==
              :binary.copy(<<1>>, 32)
   end
 

@@ -1,7 +1,7 @@
 defmodule Mlx.Weights.SafetensorsTest do
   use ExUnit.Case, async: true
   import Mlx.WeightFiles
-  alias Mlx.Weights
+  alias Mlx.{TestDevice, Weights}
 
   @moduletag :tmp_dir
 
@@ -29,15 +29,18 @@ defmodule Mlx.Weights.SafetensorsTest do
     assert weights.format == :safetensors
     assert weights.metadata == %{"format" => "np", "note" => "made by Python"}
 
-    for {name, {type, values}} <- @values do
-      tensor = Weights.tensor(weights, name, device: :cpu)
-      assert %Mlx.Backend{device: :cpu} = tensor.data
+    for name <- f64(), do: TestDevice.assert_f64_refused(fn -> Weights.tensor(weights, name) end)
+
+    for {name, {type, values}} <- @values, TestDevice.type?(type) do
+      tensor = Weights.tensor(weights, name)
+      assert tensor.data.device == TestDevice.device()
+      assert Weights.tensor(weights, name, device: :cpu).data.device == :cpu
       expected = Nx.tensor(values, type: type, backend: Nx.BinaryBackend) |> Nx.reshape({2, 3})
       assert {tensor.type, tensor.shape} == {expected.type, expected.shape}
       assert Nx.to_binary(tensor) == Nx.to_binary(expected), name
     end
 
-    complex = Weights.tensor(weights, "complex64", device: :cpu)
+    complex = Weights.tensor(weights, "complex64")
     assert complex.type == {:c, 64}
     assert Enum.at(Nx.to_flat_list(complex), 3) == Complex.new(-3.5, -4.25)
     assert weights |> Weights.tensor("scalar") |> Nx.to_number() == 2.5
@@ -55,9 +58,15 @@ defmodule Mlx.Weights.SafetensorsTest do
       assert error.message =~ inspect(name)
     end
 
-    loaded = Weights.load(weights, device: :cpu, only: &(&1 not in ["scale", "empty"]))
-    assert map_size(loaded) == map_size(@values) + 3
+    names = held(weights) -- ["scale", "empty"]
+    loaded = Weights.load(weights, only: names)
+    assert Enum.sort(Map.keys(loaded)) == Enum.sort(names)
+    refused = for name <- Weights.names(weights), name not in names, do: name
+    assert Enum.sort(["scale", "empty" | f64()]) == Enum.sort(refused)
   end
+
+  # What the device lacks of the file.
+  defp f64, do: if(TestDevice.f64?(), do: [], else: ["float64"])
 
   @entry %{dtype: "F32", shape: [2], data_offsets: [0, 8]}
 
@@ -132,7 +141,7 @@ defmodule Mlx.Weights.SafetensorsTest do
     end
 
     path = write(folder, "x.safetensors", safetensors(%{a: @entry, b: other}, 16))
-    assert %{"a" => _, "b" => _} = Weights.load(path, device: :cpu)
+    assert %{"a" => _, "b" => _} = Weights.load(path)
   end
 
   test "a header of nothing is a file of nothing", %{tmp_dir: folder} do

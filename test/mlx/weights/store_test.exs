@@ -6,7 +6,6 @@ defmodule Mlx.Weights.StoreTest do
   alias Mlx.Quantization.Tensor, as: Quantized
 
   @moduletag :tmp_dir
-  @cpu {Mlx.Backend, device: :cpu}
 
   defp assert_same(got, expected) do
     assert {got.type, got.shape} == {expected.type, expected.shape}
@@ -14,21 +13,21 @@ defmodule Mlx.Weights.StoreTest do
   end
 
   test "every type comes back, from every backend", %{tmp_dir: folder} do
-    plain = for type <- types(), into: %{}, do: {"%s #{type}", sample(type)}
+    plain = for type <- Mlx.TestDevice.types(types()), into: %{}, do: {"%s #{type}", sample(type)}
     narrow = for type <- narrow_floats(), into: %{}, do: {"#{type}", tensor([1, 0, 1], type)}
     scalar = %{"scalar" => tensor(3, :u8)}
     all = plain |> Map.merge(narrow) |> Map.merge(scalar)
     numpy = Map.drop(Map.merge(plain, scalar), ["%s bf16"])
 
     for {name, tensors} <- [{"x.safetensors", all}, {"x.npz", numpy}, {"folder", all}],
-        backend <- [Nx.BinaryBackend, @cpu] do
+        backend <- [Nx.BinaryBackend, Mlx.Backend] do
       path = Path.join(folder, name)
 
       copies =
         for {name, tensor} <- tensors, into: %{}, do: {name, Nx.backend_copy(tensor, backend)}
 
       assert Weights.save(path, copies) == :ok
-      loaded = Weights.load(path, device: :cpu)
+      loaded = Weights.load(path)
       assert Map.keys(loaded) == Map.keys(tensors)
       for {name, tensor} <- tensors, do: assert_same(loaded[name], tensor)
     end
@@ -36,7 +35,7 @@ defmodule Mlx.Weights.StoreTest do
     for {name, tensor} <- numpy do
       path = Path.join(folder, "x.npy")
       Weights.save(path, tensor)
-      assert %{"x" => loaded} = Weights.load(path, device: :cpu)
+      assert %{"x" => loaded} = Weights.load(path)
       assert_same(loaded, tensor)
       assert name
     end
@@ -44,9 +43,9 @@ defmodule Mlx.Weights.StoreTest do
 
   test "views and vectorized tensors are saved as what they are", %{tmp_dir: folder} do
     path = Path.join(folder, "x.safetensors")
-    x = Nx.iota({2, 3}, backend: @cpu, names: [:a, nil])
+    x = Nx.iota({2, 3}, backend: Mlx.Backend, names: [:a, nil])
     Weights.save(path, %{"t" => Nx.transpose(x), "v" => Nx.vectorize(x, :a)})
-    loaded = Weights.load(path, device: :cpu)
+    loaded = Weights.load(path)
     assert Nx.to_list(loaded["t"]) == [[0, 3], [1, 4], [2, 5]]
     assert Nx.to_list(loaded["v"]) == [[0, 1, 2], [3, 4, 5]]
   end
@@ -139,7 +138,7 @@ defmodule Mlx.Weights.StoreTest do
           assert Map.keys(map) == Map.keys(tensors)
         end
 
-        loaded = Weights.load(folder, device: :cpu)
+        loaded = Weights.load(folder)
         for {name, tensor} <- tensors, do: assert_same(loaded[name], tensor)
       end
 
@@ -148,14 +147,14 @@ defmodule Mlx.Weights.StoreTest do
     end
 
     test "keep quantized weights with their settings", %{tmp_dir: folder} do
-      weights = Weights.load(fixture("quantized"), device: :cpu)
+      weights = Weights.load(fixture("quantized"))
       config = Weights.load_config(fixture("quantized"))
       path = Path.join(folder, "model-1.5b")
 
       for opts <- [[config: config], [config: %{"model_type" => "none"}, max_shard_size: 700]] do
         Weights.save(path, weights, opts)
         assert Weights.load_config(path)["model_type"] == "none"
-        loaded = Weights.load(path, device: :cpu)
+        loaded = Weights.load(path)
         assert Map.keys(loaded) == Map.keys(weights)
 
         for layer <- ["a", "b", "c"] do
@@ -175,14 +174,14 @@ defmodule Mlx.Weights.StoreTest do
     end
 
     test "keep what Mlx.Quantization makes", %{tmp_dir: folder} do
-      kernel = Nx.sin(Nx.iota({16, 128}, type: :f32, backend: @cpu))
+      kernel = Nx.sin(Nx.iota({16, 128}, type: :f32, backend: Mlx.Backend))
 
       for {mode, bits, group_size} = format <- Mlx.Quantization.formats() do
         opts = [mode: mode, bits: bits, group_size: group_size]
         weight = Mlx.Quantization.quantize(kernel, opts)
         path = Path.join(folder, "#{inspect(format)}" |> String.replace(~r/\W/, "_"))
         Weights.save(path, %{"k.weight" => weight})
-        assert %{"k.weight" => got} = Weights.load(path, device: :cpu, type: :f32)
+        assert %{"k.weight" => got} = Weights.load(path, type: :f32)
         assert Map.take(got, Keyword.keys(opts)) == Map.new(opts)
         assert got.type == {:f, 32}
         assert_same(Mlx.Quantization.dequantize(got), Mlx.Quantization.dequantize(weight))
@@ -193,7 +192,7 @@ defmodule Mlx.Weights.StoreTest do
       file = write(folder, "file", "")
       error = assert_raise Mlx.Error, fn -> Weights.save(Path.join(file, "x"), %{}) end
       assert error.kind == :io
-      gone = Nx.tensor([1], backend: @cpu)
+      gone = Nx.tensor([1], backend: Mlx.Backend)
       Nx.backend_deallocate(gone)
       assert_raise Mlx.Error, fn -> Weights.save(Path.join(folder, "new"), %{"a" => gone}) end
       assert File.ls!(folder) == ["file"]
@@ -201,9 +200,9 @@ defmodule Mlx.Weights.StoreTest do
   end
 
   test "a failure leaves what was there before", %{tmp_dir: folder} do
-    gone = Nx.tensor([1], backend: @cpu)
+    gone = Nx.tensor([1], backend: Mlx.Backend)
     Nx.backend_deallocate(gone)
-    good = Nx.tensor([1, 2], backend: @cpu)
+    good = Nx.tensor([1, 2], backend: Mlx.Backend)
 
     for name <- ["x.safetensors", "x.npz"] do
       path = write(folder, name, "before")

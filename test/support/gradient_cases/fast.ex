@@ -57,6 +57,12 @@ defmodule Mlx.GradientCases.Fast do
       [
         row(
           Fast.Attention,
+          "from a position",
+          &Fast.scaled_dot_product_attention(&1, &2, &3, causal: true, position: tensor(1, :s32)),
+          shapes
+        ),
+        row(
+          Fast.Attention,
           "with a mask and sinks",
           &Fast.scaled_dot_product_attention(&1, &2, &3, mask: &4, sinks: &5),
           shapes ++ [{2, 3}, {2}]
@@ -70,6 +76,13 @@ defmodule Mlx.GradientCases.Fast do
       row(Fast.Softmax, "along the first axis", &Fast.softmax(&1, axis: 0), [{3, 2}]),
       row(Fast.SwiGLU, "", &Fast.swiglu/2, [{2, 3}, {2, 3}]),
       row(:put_slice, "in a cache", &Fast.update_cache(&1, &2, 1), [{1, 4, 2}, {1, 2, 2}]),
+      row(Fast.Cache, "", &Fast.update_cache(&1, &2, tensor(1, :s32)), [{1, 4, 2}, {1, 2, 2}]),
+      row(
+        Fast.Cache,
+        "",
+        &Fast.update_cache(&1, &2, tensor(1, :s32)),
+        [{1, 4, 2}, {1, 2, 2}]
+      ),
       row(
         :indexed_put,
         "in a cache, for each of a batch",

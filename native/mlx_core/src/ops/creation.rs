@@ -22,7 +22,7 @@ ops! {
 }
 
 /// The size is checked first: of a size beyond its own MLX makes something else.
-fn arange(size: i64, dtype: Dtype, s: &Stream) -> Result<Array> {
+pub(super) fn arange(size: i64, dtype: Dtype, s: &Stream) -> Result<Array> {
     memory::check((size.max(0) as usize).saturating_mul(dtype_size(dtype)))?;
     if i32::try_from(size).is_err() {
         return Err(Error::Dimension { dims: vec![size] });

@@ -4,11 +4,13 @@ use mlx_rs::error::Exception;
 use mlx_rs::ops::{self, select};
 use mlx_rs::{Array, Dtype, Stream};
 
-use super::{functions, number, ops};
+use super::functions::{self, fast};
+use super::{number, ops};
 use crate::beside::on_cpu;
 use crate::error::Result;
 use crate::evaluation;
 use crate::ffi::{self, c_op, on_gpu};
+use crate::simd::{Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh};
 
 ops! {
     /// The sum.
@@ -93,19 +95,19 @@ ops! {
     /// The nearest integer; halves go away from zero.
     round(x) => round(x);
     /// The exponential.
-    exp(x) => functions::exp(x);
+    exp(x) |s| => fast::<Exp>(x, s, functions::exp);
     /// The exponential less one.
-    expm1(x) => functions::expm1(x);
+    expm1(x) |s| => fast::<Expm1>(x, s, functions::expm1);
     /// The natural logarithm.
-    log(x) => x.log();
+    log(x) |s| => fast::<Log>(x, s, |x| Ok(x.log()?));
     /// The natural logarithm of one more.
-    log1p(x) => x.log1p();
+    log1p(x) |s| => fast::<Log1p>(x, s, |x| Ok(x.log1p()?));
     /// The logistic function.
-    sigmoid(x) => functions::sigmoid(x);
+    sigmoid(x) |s| => fast::<Sigmoid>(x, s, functions::sigmoid);
     /// The sine.
-    sin(x) => functions::sin(x);
+    sin(x) |s| => fast::<Sin>(x, s, functions::sin);
     /// The cosine.
-    cos(x) => functions::cos(x);
+    cos(x) |s| => fast::<Cos>(x, s, functions::cos);
     /// The tangent.
     tan(x) => ops::tan(x);
     /// The inverse sine.
@@ -119,7 +121,7 @@ ops! {
     /// The hyperbolic cosine.
     cosh(x) => ops::cosh(x);
     /// The hyperbolic tangent.
-    tanh(x) => ops::tanh(x);
+    tanh(x) |s| => fast::<Tanh>(x, s, |x| Ok(ops::tanh(x)?));
     /// The inverse hyperbolic sine.
     asinh(x) |s| => complex_on_cpu(x, s, |x| ops::asinh(x));
     /// The inverse hyperbolic cosine.
@@ -127,15 +129,15 @@ ops! {
     /// The inverse hyperbolic tangent.
     atanh(x) |s| => complex_on_cpu(x, s, |x| ops::atanh(x));
     /// The square root.
-    sqrt(x) => x.sqrt();
+    sqrt(x) |s| => fast::<Sqrt>(x, s, |x| Ok(x.sqrt()?));
     /// One over the square root.
-    rsqrt(x) => x.rsqrt();
+    rsqrt(x) |s| => fast::<Rsqrt>(x, s, |x| Ok(x.rsqrt()?));
     /// The real cube root, negative for negatives.
     cbrt(x) => functions::cbrt(x);
     /// The error function.
-    erf(x) => functions::erf(x);
+    erf(x) |s| => fast::<Erf>(x, s, functions::erf);
     /// One less the error function.
-    erfc(x) => functions::erfc(x);
+    erfc(x) |s| => fast::<Erfc>(x, s, functions::erfc);
     /// The inverse of the error function.
     erf_inv(x) => functions::erf_inv(x);
     /// The complex conjugate.

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use mlx_rs::ops::select;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
+use super::attention::{attention, Attention};
+use super::cached::{attention_from, update_cache};
+use super::functions::{self, fast};
 use super::reduction::{reduce, SUM};
-use super::{number, ops, row};
-use crate::dtype::dtype_size;
+use super::{ops, row};
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
-use crate::memory;
 use crate::program::{Instruction, Instructions, Program};
+use crate::simd::{self, Scores, Sigmoid};
 
 ops! {
     /// The elements divided by the root of the mean of their squares along the last axis,
@@ -37,6 +38,15 @@ ops! {
     attention[operands] { scale: f64, causal: bool, mask: bool, sinks: bool } |s| =>
         attention(operands, Attention { scale, causal, mask, sinks }, s);
 
+    /// The same for queries from a position on, which follows the values: each sees the keys up
+    /// to its own position, and the first key in any case.
+    attention_from[operands] { scale: f64, sinks: bool } |s| looks =>
+        attention_from(operands, scale, sinks, s);
+
+    /// The cache with an update at a position along an axis, moved so that it fits.
+    update_cache(cache, update, position) { axis: i32 } |s| looks =>
+        update_cache(cache, update, position, axis, s);
+
     /// Exponentials that sum to one along an axis, summed in single precision if `precise`.
     softmax(x) { axis: i32, precise: bool } |s| => softmax(x, axis, precise, s);
 
@@ -45,7 +55,7 @@ ops! {
 }
 
 /// The operands by their places, with none for those that are not there.
-fn places<'a, const N: usize>(
+pub(super) fn places<'a, const N: usize>(
     op: &'static str,
     operands: &[&'a Array],
     present: [bool; N],
@@ -70,6 +80,9 @@ fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
     }
+    if let Some(y) = simd::rms_norm(operands, eps, s)? {
+        return Ok(y);
+    }
     if !on_gpu(s) {
         let wide = x.as_dtype(Dtype::Float32)?;
         return normalized(&wide, eps, x.dtype(), [weight, None], s);
@@ -92,6 +105,11 @@ fn layer_norm(
     };
     if x.size() == 0 {
         return Ok(x.clone());
+    }
+    if weight.is_some() || bias.is_none() {
+        if let Some(y) = simd::layer_norm(operands, eps, s)? {
+            return Ok(y);
+        }
     }
     if !on_gpu(s) {
         let wide = x.as_dtype(Dtype::Float32)?;
@@ -169,101 +187,14 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
     )?)
 }
 
-#[derive(Clone, Copy)]
-struct Attention {
-    scale: f64,
-    causal: bool,
-    mask: bool,
-    sinks: bool,
-}
-
-fn attention(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
-    let present = [true, true, true, options.mask, options.sinks];
-    let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
-        unreachable!()
-    };
-    if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
-        return in_single(operands, options, s);
-    }
-    check_scores(q, k, s)?;
-    let mask = match mask {
-        Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
-        mask => mask.cloned(),
-    };
-    let mode = match (options.causal, &mask) {
-        (true, _) => c"causal",
-        (false, Some(_)) => c"array",
-        (false, None) => c"",
-    };
-    let force_fused = false;
-    Ok(c_op!(
-        mlx_fast_scaled_dot_product_attention(
-            q.as_ptr(),
-            k.as_ptr(),
-            v.as_ptr(),
-            options.scale as f32,
-            mode.as_ptr(),
-            optional(mask.as_ref()),
-            optional(sinks),
-            force_fused
-        ),
-        s
-    )?)
-}
-
-/// On the CPU products of halves take many times as long as those of single precision.
-fn in_single(operands: &[&Array], options: Attention, s: &Stream) -> Result<Array> {
-    let wide: Result<Vec<Array>> = operands
-        .iter()
-        .map(|&x| match x.dtype() {
-            Dtype::Bool => Ok(x.clone()),
-            _ => Ok(x.as_dtype(Dtype::Float32)?),
-        })
-        .collect();
-    let attended = attention(&wide?.iter().collect::<Vec<_>>(), options, s)?;
-    Ok(attended.as_dtype(operands[0].dtype())?)
-}
-
-/// Where no kernel does it all there is an array of what each query makes of each key,
-/// which no one sees.
-fn check_scores(q: &Array, k: &Array, s: &Stream) -> Result<()> {
-    if let ([batch, heads, queries, size], [_, _, keys, _]) = (q.shape(), k.shape()) {
-        if !on_gpu(s) || !has_kernel(*queries, *size, q.dtype()) {
-            let sizes = [batch, heads, queries, keys].map(|&size| size as usize);
-            let count = sizes
-                .into_iter()
-                .fold(dtype_size(q.dtype()), usize::saturating_mul);
-            memory::check(count)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether MLX has a kernel of a GPU for so many queries with vectors of that size.
-fn has_kernel(queries: i32, size: i32, dtype: Dtype) -> bool {
-    let half = matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
-    let few = queries <= 8 && matches!(size, 64 | 96 | 128 | 256);
-    if cfg!(target_os = "macos") {
-        few || matches!(size, 64 | 80 | 128)
-    } else {
-        few || half && size % 8 == 0 && size <= 128
-    }
-}
-
-/// The numbers that a mask of booleans stands for. They are finite, because of a query that
-/// sees no key the kernels of GPUs would make NaN.
-fn added(mask: &Array, dtype: Dtype) -> Result<Array> {
-    let least = match dtype {
-        Dtype::Float16 => -32768.0f32,
-        _ => f32::MIN / 2.0,
-    };
-    let least = Array::from_f32(least).as_dtype(dtype)?;
-    Ok(select(mask, number(0, dtype)?, least)?)
-}
-
 fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
     if x.size() == 0 {
         return Ok(x.clone());
+    }
+    if axis == -1 || axis == x.ndim() as i32 - 1 {
+        if let Some(y) = simd::softmax(x, None, Scores::PLAIN, s)? {
+            return Ok(y);
+        }
     }
     Ok(c_op!(mlx_softmax_axis(x.as_ptr(), axis, precise), s)?)
 }
@@ -271,10 +202,12 @@ fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
 /// One kernel on a GPU. On a CPU MLX would need a C++ compiler for that.
 fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
     static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
+    if let Some(y) = simd::swiglu(gate, up, s)? {
+        return Ok(y);
+    }
     if !on_gpu(s) || evaluation::is_tracing() {
-        return Ok(super::functions::sigmoid(gate)?
-            .multiply(gate)?
-            .multiply(up)?);
+        let share = fast::<Sigmoid>(gate, s, functions::sigmoid)?;
+        return Ok(share.multiply(gate)?.multiply(up)?);
     }
     let fused = FUSED.get_or_try_init(|| gated().map(|program| Arc::new(Fused::new(program))))?;
     Ok(fused.run(&[gate, up], s)?.remove(0))
@@ -301,22 +234,6 @@ fn gated() -> Result<Program> {
 mod tests {
     use super::*;
     use crate::ffi;
-
-    #[test]
-    fn hidden_keys_are_finite_in_every_type() {
-        let mask = Array::from_slice(&[true, false], &[2]);
-        for dtype in [Dtype::Float16, Dtype::Bfloat16, Dtype::Float32] {
-            let numbers = added(&mask, dtype).unwrap();
-            assert_eq!(numbers.dtype(), dtype);
-            let numbers = numbers.as_dtype(Dtype::Float32).unwrap();
-            ffi::eval(&[&numbers]).unwrap();
-            let [seen, hidden] = numbers.as_slice::<f32>() else {
-                unreachable!()
-            };
-            assert_eq!(*seen, 0.0);
-            assert!(*hidden <= -32768.0 && hidden.is_finite());
-        }
-    }
 
     #[test]
     fn the_program_of_a_gate_is_the_row() {

@@ -4,10 +4,11 @@
 #![allow(clippy::excessive_precision)]
 
 use mlx_rs::ops::{self as mlx, select};
-use mlx_rs::{Array, Dtype};
+use mlx_rs::{Array, Dtype, Stream};
 
 use super::number;
 use crate::error::Result;
+use crate::simd;
 
 fn real(value: f64, dtype: Dtype) -> Result<Array> {
     Ok(match dtype {
@@ -24,6 +25,15 @@ fn polynomial(coefficients: &[f64], x: &Array) -> Result<Array> {
         sum = sum.multiply(x)?.add(real(coefficient, x.dtype())?)?;
     }
     Ok(sum)
+}
+
+/// The function by a kernel of this crate's own where there is one, else by MLX's.
+pub(super) fn fast<F: simd::Function>(
+    x: &Array,
+    s: &Stream,
+    otherwise: impl FnOnce(&Array) -> Result<Array>,
+) -> Result<Array> {
+    simd::map::<F>(x, s)?.map_or_else(|| otherwise(x), Ok)
 }
 
 /// MLX's is a single-precision one; `expm1` is not.

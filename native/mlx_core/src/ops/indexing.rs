@@ -127,7 +127,7 @@ fn slice_dynamic(
     )?)
 }
 
-fn put_slice_dynamic(
+pub(super) fn put_slice_dynamic(
     x: &Array,
     part: &Array,
     starts: &Array,

@@ -11,6 +11,7 @@ mod determinant;
 mod integer;
 mod lu;
 mod matrix;
+mod matvec;
 mod qr;
 mod spectral;
 mod triangular;
@@ -25,6 +26,9 @@ use crate::error::{Error, Result};
 ops! {
     /// The product of matrices of a float type.
     matmul(a, b) |s| => matmul(a, b, s);
+
+    /// The products of a vector, as a matrix of one row, with the rows of another, of a float type.
+    matvec(x, a) |s| => matvec::matvec(matrix(x)?, matrix(a)?, s);
 
     /// The product of matrices of integers, which wraps as their type does.
     integer_matmul(a, b) |s| => integer::matmul(matrix(a)?, matrix(b)?, s);

@@ -75,7 +75,7 @@ fn product(x: &Array, w: &Parts, transpose: bool, s: &Stream) -> Result<Array> {
         group_size,
         bits,
     } = w.format;
-    let (x, w) = (parts::in_order(x, s)?, w.in_order(s)?);
+    let w = w.in_order(s)?;
     Ok(c_op!(
         mlx_quantized_matmul(
             x.as_ptr(),

@@ -1,6 +1,7 @@
 //! Fewer elements: sums, products, extremes and where they are.
 
 mod position;
+mod rows;
 
 use mlx_rs::error::Exception;
 use mlx_rs::ops::{concatenate, maximum, minimum};
@@ -16,8 +17,7 @@ use crate::ffi::{c_op, on_gpu};
 
 ops! {
     /// The sum over axes, which stay with size 1 if they are kept.
-    sum(x) { axes: Shape, keep: bool } |s| =>
-        without(widened(x, |x| reduce(x, &axes, &SUM, s))?, &axes, keep);
+    sum(x) { axes: Shape, keep: bool } |s| => without(sum(x, &axes, s)?, &axes, keep);
     /// The product over axes, which stay with size 1 if they are kept.
     product(x) { axes: Shape, keep: bool } |s| =>
         without(widened(x, |x| reduce(x, &axes, &PRODUCT, s))?, &axes, keep);
@@ -50,6 +50,13 @@ ops! {
     /// The smallest of all elements up to each along an axis, or from each.
     cumulative_min(x) { axis: i32, reverse: bool } |s| =>
         cumulative(x, |x| c_op!(mlx_cummin_axis(x.as_ptr(), axis, reverse, true), s));
+}
+
+fn sum(x: &Array, axes: &[i32], s: &Stream) -> Result<Array> {
+    match rows::are(x, axes, s) {
+        true => Ok(rows::sums(x)?),
+        false => widened(x, |x| reduce(x, axes, &SUM, s)),
+    }
 }
 
 const SAME_TYPE: mlx_sys::mlx_optional_dtype = mlx_sys::mlx_optional_dtype {

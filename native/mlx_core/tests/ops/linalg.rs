@@ -12,6 +12,7 @@ tests! {
     big_products_match_plain_sums => big;
     long_products_keep_their_precision => long;
     nan_and_infinity_spread => special_values;
+    vectors_multiply_with_rows => vectors;
     integer_products_wrap => integer_products;
     big_integer_products_wrap => big_integer_products;
     matrices_that_do_not_fit_are_refused => misfits;
@@ -42,6 +43,35 @@ fn batches() -> Vec<Case> {
         matmul(vector(&[5f32, 7.0]), one).gives(vector(&[7f32, 5.0])),
         matmul(vector(&[1f32, 2.0]), vector(&[3f32, 4.0])).gives(scalar(11f32)),
     ]
+}
+
+fn vectors() -> Vec<Case> {
+    fn row<T: Element>(values: &[T]) -> Tensor {
+        tensor(values, &[1, values.len() as i64])
+    }
+    fn product<T: Float>() -> Case {
+        let a = tensor(&floats::<T>(&[1.0, 2.0, -3.0, 0.5, 0.0, 4.0]), &[2, 3]);
+        let x = row(&floats::<T>(&[2.0, 1.0, 0.5]));
+        case("matvec")
+            .on([x, a])
+            .gives(row(&floats::<T>(&[2.5, 3.0])))
+    }
+    // So many that OpenBLAS is given some rows at a time.
+    let (rows, columns) = (96, 16_384);
+    let a: Vec<f32> = (0..rows * columns).map(|i| (i % 7) as f32).collect();
+    let x: Vec<f32> = (0..columns).map(|i| (i % 3) as f32).collect();
+    let sums = a.chunks(columns).map(|row| {
+        let products = row.iter().zip(&x).map(|(a, x)| a * x);
+        products.sum::<f32>()
+    });
+    let sums: Vec<f32> = sums.collect();
+    let blocks = case("matvec")
+        .on([row(&x), tensor(&a, &[rows as i64, columns as i64])])
+        .gives(row(&sums));
+    let none = case("matvec")
+        .on([tensor::<f32>(&[], &[1, 0]), tensor::<f32>(&[], &[2, 0])])
+        .gives(row(&[0f32, 0.0]));
+    [for_floats!(product()), vec![blocks, none]].concat()
 }
 
 fn empty() -> Vec<Case> {

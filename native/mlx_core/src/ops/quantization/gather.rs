@@ -64,7 +64,7 @@ fn product(x: &Array, indices: &Array, w: &Parts, transpose: bool, s: &Stream) -
         group_size,
         bits,
     } = w.format;
-    let (x, w) = (parts::in_order(x, s)?, w.in_order(s)?);
+    let w = w.in_order(s)?;
     Ok(c_op!(
         mlx_gather_qmm(
             x.as_ptr(),

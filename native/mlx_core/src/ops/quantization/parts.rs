@@ -8,7 +8,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use crate::attribute::{Attribute, FromAttribute};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ffi::{arrays, c_op, no_array};
+use crate::ffi::{self, arrays, c_op, no_array};
 use crate::ops::number;
 
 /// How numbers become few bits.
@@ -216,9 +216,11 @@ pub(super) fn has_kernel(x: &Array, transpose: bool) -> bool {
     !cfg!(target_os = "linux") || transpose && !is_short
 }
 
-/// NVIDIA's kernels refuse other orders when they run.
-pub(super) fn in_order(x: &Array, s: &Stream) -> Result<Array> {
-    if cfg!(target_os = "linux") && Device::of(s) == Device::Gpu {
+/// NVIDIA's kernels refuse other orders when they run; the one that packs takes a transposed
+/// matrix for one in row order.
+fn in_order(x: &Array, s: &Stream) -> Result<Array> {
+    let known = ffi::is_available(x) && ffi::is_row_contiguous(x);
+    if !known && cfg!(target_os = "linux") && Device::of(s) == Device::Gpu {
         return Ok(c_op!(mlx_contiguous(x.as_ptr(), false), s)?);
     }
     Ok(x.clone())
@@ -258,6 +260,7 @@ pub(super) fn quantize<const N: usize>(
         group_size,
         bits,
     } = format;
+    let w = in_order(w, s)?;
     let parts = arrays(|out| {
         // Safety: the handles outlive the call, and MLX checks shapes and types itself.
         unsafe {

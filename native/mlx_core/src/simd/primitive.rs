@@ -1,0 +1,96 @@
+//! What `primitive.cpp` makes of a function: a node of MLX's graph.
+
+use std::ffi::{c_char, c_int, c_void, CStr};
+
+use mlx_rs::{Array, Stream};
+use smallvec::SmallVec;
+
+use super::level::{entry, Kernel};
+use crate::error::Result;
+use crate::ffi;
+
+const MAX_INPUTS: usize = 3;
+
+/// What a kernel needs to know beside the operands.
+pub(super) type Parameters = [f64; 6];
+
+pub(super) const NO_PARAMETERS: Parameters = [0.0; 6];
+
+/// What a function computes from; `primitive.cpp` has the same. The output has the first
+/// input's size and may be where that is.
+#[repr(C)]
+pub(super) struct Call {
+    /// Null where there is none.
+    pub inputs: [*const c_void; MAX_INPUTS],
+    pub output: *mut c_void,
+    pub length: usize,
+    /// The size of the last axis.
+    pub row: usize,
+    pub parameters: Parameters,
+}
+
+pub(super) type Entry = unsafe extern "C" fn(*const Call);
+
+#[repr(C)]
+struct Plan {
+    name: *const c_char,
+    function: Entry,
+    parameters: Parameters,
+    ordered: bool,
+}
+
+extern "C" {
+    fn mlx_simd_array(
+        result: *mut mlx_sys::mlx_array,
+        plan: *const Plan,
+        inputs: *const mlx_sys::mlx_array,
+        count: usize,
+        stream: mlx_sys::mlx_stream,
+    ) -> c_int;
+}
+
+/// The stream is not a CPU's.
+const ELSEWHERE: c_int = 2;
+
+/// In which order the elements of the operands may lie.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Order {
+    Any,
+    /// A row after the other.
+    Rows,
+}
+
+/// What a kernel makes of operands, an array of the first one's shape and type. Nothing if
+/// the kernel doesn't have the type, or the stream is not a CPU's.
+pub(super) fn array<K: Kernel>(
+    name: &'static CStr,
+    order: Order,
+    parameters: Parameters,
+    operands: &[&Array],
+    s: &Stream,
+) -> Result<Option<Array>> {
+    let handles: SmallVec<[_; MAX_INPUTS]> = operands.iter().map(|x| x.as_ptr()).collect();
+    let Some(function) = entry::<K>(operands[0].dtype()) else {
+        return Ok(None);
+    };
+    let plan = Plan {
+        name: name.as_ptr(),
+        function,
+        parameters,
+        ordered: order == Order::Rows,
+    };
+    let mut elsewhere = false;
+    let array = ffi::array(|result| {
+        // Safety: the handles are alive, and the primitive copies the plan, whose name and
+        // function are static.
+        let status =
+            unsafe { mlx_simd_array(result, &plan, handles.as_ptr(), handles.len(), s.as_ptr()) };
+        elsewhere = status == ELSEWHERE;
+        if elsewhere {
+            0
+        } else {
+            status
+        }
+    })?;
+    Ok((!elsewhere).then_some(array))
+}

@@ -1,0 +1,149 @@
+//! One result for each element by all those of its row, that is, along the last axis.
+
+use mlx_rs::{Array, Stream};
+
+use super::chunk::{chunks, load, store, CHUNK};
+use super::functions::sigmoid;
+use super::level::{Kernel, Level};
+use super::number::Number;
+use super::primitive::{array, Call, Order, NO_PARAMETERS};
+use crate::error::Result;
+
+/// Elements less their mean, divided by the root of their variance and `eps`, or nothing
+/// where this has no kernel. A weight and a bias may follow the array.
+pub(crate) fn layer_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Option<Array>> {
+    if !are_rows(operands) {
+        return Ok(None);
+    }
+    array::<Norm<true>>(
+        c"LayerNorm",
+        Order::Rows,
+        [eps, 0.0, 0.0, 0.0, 0.0, 0.0],
+        operands,
+        s,
+    )
+}
+
+/// Elements divided by the root of the mean of their squares and `eps`, or nothing where this
+/// has no kernel. A weight may follow the array.
+pub(crate) fn rms_norm(operands: &[&Array], eps: f64, s: &Stream) -> Result<Option<Array>> {
+    if !are_rows(operands) {
+        return Ok(None);
+    }
+    array::<Norm<false>>(
+        c"RmsNorm",
+        Order::Rows,
+        [eps, 0.0, 0.0, 0.0, 0.0, 0.0],
+        operands,
+        s,
+    )
+}
+
+/// Whether the first operand has rows, and what follows are each one of them.
+fn are_rows(operands: &[&Array]) -> bool {
+    let [x, rest @ ..] = operands else {
+        return false;
+    };
+    let Some(size) = x.shape().last() else {
+        return false;
+    };
+    rest.iter()
+        .all(|operand| operand.dtype() == x.dtype() && operand.shape() == [*size])
+}
+
+/// The product of a gate, itself times its sigmoid, and an array; nothing where this has no
+/// kernel.
+pub(crate) fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Option<Array>> {
+    if gate.dtype() != up.dtype() || gate.shape() != up.shape() {
+        return Ok(None);
+    }
+    array::<SwiGlu>(c"SwiGlu", Order::Rows, NO_PARAMETERS, &[gate, up], s)
+}
+
+struct SwiGlu;
+
+impl Kernel for SwiGlu {
+    #[inline(always)]
+    unsafe fn run<L: Level, T: Number>(call: &Call) {
+        let [gate, up] = [0, 1].map(|input: usize| call.inputs[input].cast::<T>());
+        let to = call.output.cast::<T>();
+        for (at, count) in chunks(call.length) {
+            // Safety: so many elements are left in each.
+            unsafe {
+                let (gate, up) = (load(gate.add(at), count, 0.0), load(up.add(at), count, 0.0));
+                let product = |lane: usize| gate[lane] * sigmoid::<L>(gate[lane]) * up[lane];
+                store(to.add(at), count, std::array::from_fn(product));
+            }
+        }
+    }
+}
+
+/// The chunks of a row added up place by place, each after `value` of it.
+///
+/// Safety: the row has so many elements.
+#[inline(always)]
+unsafe fn total<T: Number>(
+    row: *const T,
+    length: usize,
+    rest: f64,
+    value: impl Fn(f64) -> f64,
+) -> f64 {
+    let mut sums = [0.0; CHUNK];
+    for (at, count) in chunks(length) {
+        // Safety: so many elements are left.
+        let chunk = unsafe { load(row.add(at), count, rest) };
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += value(x);
+        }
+    }
+    sums.iter().sum()
+}
+
+/// `CENTRED` if the mean is taken off first.
+struct Norm<const CENTRED: bool>;
+
+impl<const CENTRED: bool> Kernel for Norm<CENTRED> {
+    #[inline(always)]
+    unsafe fn run<L: Level, T: Number>(call: &Call) {
+        let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());
+        let size = call.row as f64;
+        for row in 0..call.length / call.row.max(1) {
+            let (from, to) = (
+                from.wrapping_add(row * call.row),
+                to.wrapping_add(row * call.row),
+            );
+            // Safety: a whole row is left on either side.
+            unsafe {
+                let mean = if CENTRED {
+                    total(from, call.row, 0.0, |x| x) / size
+                } else {
+                    0.0
+                };
+                let squares = total(from, call.row, mean, |x| (x - mean) * (x - mean));
+                let scale = 1.0 / (squares / size + call.parameters[0]).sqrt();
+                scaled(call, from, to, [mean, scale]);
+            }
+        }
+    }
+}
+
+/// Safety: both, and the factors of the call, have the elements of a row.
+#[inline(always)]
+unsafe fn scaled<T: Number>(call: &Call, from: *const T, to: *mut T, [mean, scale]: [f64; 2]) {
+    let [_, weight, bias] = call.inputs.map(|input| input.cast::<T>());
+    for (at, count) in chunks(call.row) {
+        // Safety: so many elements are left of each that is there.
+        unsafe {
+            let mut chunk = load(from.add(at), count, 0.0).map(|x| (x - mean) * scale);
+            if !weight.is_null() {
+                let weight = load(weight.add(at), count, 0.0);
+                chunk = std::array::from_fn(|lane| chunk[lane] * weight[lane]);
+            }
+            if !bias.is_null() {
+                let bias = load(bias.add(at), count, 0.0);
+                chunk = std::array::from_fn(|lane| chunk[lane] + bias[lane]);
+            }
+            store(to.add(at), count, chunk);
+        }
+    }
+}

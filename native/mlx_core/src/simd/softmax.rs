@@ -1,0 +1,186 @@
+//! Exponentials that sum to one along the last axis.
+
+use mlx_rs::{Array, Stream};
+
+use super::chunk::{chunks, load, store, Chunk, CHUNK};
+use super::functions::exp;
+use super::level::{Kernel, Level};
+use super::number::Number;
+use super::primitive::{array, Call, Order};
+use crate::error::Result;
+
+/// What the rows of an array are: scores by batch, head and query of so many keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Scores {
+    /// They are multiplied by it first.
+    pub scale: f64,
+    pub heads: usize,
+    pub queries: usize,
+    /// Whether a query sees no key after its own, the last query's being the last.
+    pub causal: bool,
+}
+
+impl Scores {
+    /// Rows that don't differ from each other.
+    pub(crate) const PLAIN: Scores = Scores {
+        scale: 1.0,
+        heads: 1,
+        queries: 1,
+        causal: false,
+    };
+}
+
+/// The softmax, or nothing where this has no kernel for it. A mask is added to the scores; it
+/// has axes of batches, one, queries and keys, where one batch or query stands for all.
+pub(crate) fn softmax(
+    x: &Array,
+    mask: Option<&Array>,
+    scores: Scores,
+    s: &Stream,
+) -> Result<Option<Array>> {
+    let keys = x.shape().last().copied().unwrap_or(1) as usize;
+    if scores.causal && keys < scores.queries {
+        return Ok(None);
+    }
+    let steps = match mask {
+        Some(mask) => mask_steps(x, mask, scores.queries),
+        None => Some([0, 0]),
+    };
+    let Some([batch_step, query_step]) = steps else {
+        return Ok(None);
+    };
+    let counts = [
+        scores.queries,
+        scores.heads * scores.queries,
+        batch_step,
+        query_step,
+    ];
+    let [queries, rows, batch_step, query_step] = counts.map(|count| count as f64);
+    let causal = f64::from(scores.causal);
+    let parameters = [scores.scale, causal, queries, rows, batch_step, query_step];
+    let operands: Vec<&Array> = [x].into_iter().chain(mask).collect();
+    array::<Softmax>(c"Softmax", Order::Rows, parameters, &operands, s)
+}
+
+/// How many rows of the mask lie between those of two batches, and of two queries.
+fn mask_steps(x: &Array, mask: &Array, queries: usize) -> Option<[usize; 2]> {
+    let &[batches, 1, rows, keys] = mask.shape() else {
+        return None;
+    };
+    let batch_step = if batches == 1 { 0 } else { rows as usize };
+    let fits = mask.dtype() == x.dtype()
+        && x.shape().last() == Some(&keys)
+        && (batches == 1 || x.shape().first() == Some(&batches))
+        && (rows == 1 || rows as usize == queries);
+    fits.then_some([batch_step, usize::from(rows > 1)])
+}
+
+struct Softmax;
+
+impl Kernel for Softmax {
+    #[inline(always)]
+    unsafe fn run<L: Level, T: Number>(call: &Call) {
+        let [from, mask, _] = call.inputs.map(|input| input.cast::<T>());
+        let to = call.output.cast::<T>();
+        let [scale, causal, counts @ ..] = call.parameters;
+        let [queries, rows, batch_step, query_step] = counts.map(|count| count as usize);
+        for at in 0..call.length / call.row.max(1) {
+            let query = at % queries;
+            let hidden = if causal > 0.0 { queries - 1 - query } else { 0 };
+            let mask_row = at / rows * batch_step + query * query_step;
+            let row = Row {
+                from: from.wrapping_add(at * call.row),
+                to: to.wrapping_add(at * call.row),
+                mask: mask.wrapping_add(if mask.is_null() {
+                    0
+                } else {
+                    mask_row * call.row
+                }),
+                length: call.row - hidden,
+                scale,
+            };
+            // Safety: the row, and that of the mask if there is one, are in the arrays.
+            unsafe {
+                row.run::<L>();
+                std::slice::from_raw_parts_mut(row.to.add(row.length), hidden).fill(T::ZERO);
+            }
+        }
+    }
+}
+
+struct Row<T> {
+    from: *const T,
+    to: *mut T,
+    /// Null if there is none.
+    mask: *const T,
+    length: usize,
+    scale: f64,
+}
+
+impl<T: Number> Row<T> {
+    /// Scores, and where there are no more what adds nothing.
+    ///
+    /// Safety: so many elements are left.
+    #[inline(always)]
+    unsafe fn scores(&self, at: usize, count: usize) -> Chunk {
+        // Safety: as the caller's.
+        let mut chunk = unsafe { load(self.from.add(at), count, 0.0) }.map(|x| x * self.scale);
+        if !self.mask.is_null() {
+            // Safety: the mask's row is as long.
+            let mask = unsafe { load(self.mask.add(at), count, 0.0) };
+            chunk = std::array::from_fn(|lane| chunk[lane] + mask[lane]);
+        }
+        if count < CHUNK {
+            chunk[count..].fill(f64::NEG_INFINITY);
+        }
+        chunk
+    }
+
+    /// The largest score; NaN may be passed over, as its exponential makes all NaN.
+    ///
+    /// Safety: the row is in the arrays.
+    #[inline(always)]
+    unsafe fn largest(&self) -> f64 {
+        let mut largest = [f64::NEG_INFINITY; CHUNK];
+        for (at, count) in chunks(self.length) {
+            // Safety: so many elements are left.
+            let scores = unsafe { self.scores(at, count) };
+            for (largest, score) in largest.iter_mut().zip(scores) {
+                *largest = if score > *largest { score } else { *largest };
+            }
+        }
+        largest.into_iter().fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// Safety: the row is in the arrays.
+    #[inline(always)]
+    unsafe fn run<L: Level>(&self) {
+        // Safety: as the caller's.
+        let largest = unsafe { self.largest() };
+        let mut sums = [0.0; CHUNK];
+        for (at, count) in chunks(self.length) {
+            // Safety: so many elements are left on either side.
+            unsafe {
+                let powers = self.scores(at, count).map(|x| exp::<L>(x - largest));
+                for (sum, power) in sums.iter_mut().zip(powers) {
+                    *sum += power;
+                }
+                if T::PRECISE {
+                    store(self.to.add(at), count, powers);
+                }
+            }
+        }
+        let share = 1.0 / sums.iter().sum::<f64>();
+        for (at, count) in chunks(self.length) {
+            // Safety: so many elements are left on either side.
+            unsafe {
+                let powers = if T::PRECISE {
+                    load(self.to.add(at), count, 0.0)
+                } else {
+                    self.scores(at, count).map(|x| exp::<L>(x - largest))
+                };
+                store(self.to.add(at), count, powers.map(|power| power * share));
+            }
+        }
+    }
+}

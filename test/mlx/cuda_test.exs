@@ -1,0 +1,180 @@
+defmodule Mlx.CudaTest do
+  # What only an NVIDIA GPU shows. The rest of the tests run on one with MLX_TEST_DEVICE=gpu.
+  use ExUnit.Case, async: false
+  import Mlx.Samples
+  alias Mlx.Doctor.{Cuda, Runtime}
+  alias Mlx.{OwnVm, TestDevice}
+  alias Nx.LinAlg
+
+  @moduletag :gpu
+  @moduletag timeout: 300_000
+
+  @gpu {Mlx.Backend, device: :gpu}
+  @cpu {Mlx.Backend, device: :cpu}
+
+  defp on(backend, fun, args) do
+    fun
+    |> apply(Enum.map(args, &Nx.backend_copy(&1, backend)))
+    |> List.wrap()
+    |> Nx.Defn.Composite.flatten_list()
+  end
+
+  # A general matrix, and one that is positive-definite.
+  defp matrices(n) do
+    general =
+      Nx.iota({n, n}, type: :f32, backend: Nx.BinaryBackend) |> Nx.multiply(1.7) |> Nx.sin()
+
+    definite = general |> Nx.dot(Nx.transpose(general)) |> Nx.add(Nx.eye(n))
+    {general, definite}
+  end
+
+  test "linear algebra gives what the CPU gives, on the GPU" do
+    for n <- [1, 2, 5, 64],
+        {general, definite} = matrices(n),
+        b = sample(:f32, {n}),
+        {fun, args} <- [
+          {&LinAlg.cholesky/1, [definite]},
+          {&LinAlg.qr/1, [general]},
+          {&LinAlg.lu/1, [definite]},
+          {&LinAlg.eigh/1, [definite]},
+          {&LinAlg.svd/1, [general]},
+          {&LinAlg.solve/2, [definite, b]},
+          {&LinAlg.triangular_solve/2, [Nx.tril(definite), b]},
+          {&LinAlg.invert/1, [definite]}
+        ] do
+      got = on(@gpu, fun, args)
+      expected = on(@cpu, fun, args)
+      assert length(got) == length(expected)
+
+      for {got, expected} <- Enum.zip(got, expected) do
+        assert got.data.device == :gpu
+        assert {got.type, got.shape} == {expected.type, expected.shape}
+        [got, expected] = for x <- [got, expected], do: Nx.backend_copy(x, Nx.BinaryBackend)
+        assert Nx.to_number(Nx.all_close(got, expected, rtol: 1.0e-4, atol: 1.0e-5)) == 1
+      end
+    end
+  end
+
+  test "linear algebra among other operations waits for what it needs" do
+    {general, definite} = matrices(64)
+
+    fun = fn general, definite ->
+      l = LinAlg.cholesky(Nx.add(definite, Nx.dot(general, Nx.transpose(general))))
+      Nx.subtract(Nx.dot(l, Nx.transpose(l)), definite)
+    end
+
+    expected = Nx.dot(general, Nx.transpose(general))
+
+    for run <- [fun, Nx.Defn.jit(fun, compiler: Mlx.Compiler, device: :gpu)], _ <- 1..20 do
+      [got] = on(@gpu, run, [general, definite])
+      got = Nx.backend_copy(got, Nx.BinaryBackend)
+      assert Nx.to_number(Nx.all_close(got, expected, rtol: 1.0e-3, atol: 1.0e-3)) == 1
+    end
+  end
+
+  test "f64 is refused, with the ways out" do
+    x = Nx.tensor([1, 2], backend: @gpu)
+
+    for fun <- [
+          fn -> Nx.tensor([1.0], type: :f64, backend: @gpu) end,
+          fn -> Nx.as_type(x, :f64) end,
+          fn -> Nx.backend_transfer(Nx.tensor([1.0], type: :f64, backend: @cpu), @gpu) end,
+          fn ->
+            Nx.Defn.jit_apply(&Nx.as_type(&1, :f64), [x], compiler: Mlx.Compiler, device: :gpu)
+          end
+        ] do
+      TestDevice.assert_f64_refused(fun)
+    end
+
+    moved = x |> Nx.backend_transfer(@cpu) |> Nx.as_type(:f64)
+    assert {moved.type, moved.data.device} == {{:f, 64}, :cpu}
+  end
+
+  test "values have no address, and shared memory" do
+    tensor = Nx.tensor([1.5, 2.5], backend: @gpu)
+    error = assert_raise Mlx.Error, fn -> Nx.to_pointer(tensor, mode: :local) end
+    assert error.kind == :unsupported
+    pointer = Nx.to_pointer(tensor, mode: :ipc)
+    assert Nx.to_list(Nx.from_pointer(@gpu, pointer, :f32, {2})) == [1.5, 2.5]
+    assert Nx.to_list(tensor) == [1.5, 2.5]
+  end
+
+  # A product of a vector and a matrix takes as long as reading the matrix, which takes dozens of
+  # times as long if the GPU has to fetch it from the host.
+  test "a tensor that is read stays on the GPU" do
+    OwnVm.assert_alive("""
+    Nx.default_backend({Mlx.Backend, device: :gpu})
+    weights = Mlx.eval(Nx.sin(Nx.iota({8192, 8192}, type: :f32)))
+    x = Mlx.eval(Nx.iota({1, 8192}, type: :f32))
+
+    products = fn ->
+      times = for _ <- 1..20 do
+        {time, _} = :timer.tc(fn -> Mlx.eval(for _ <- 1..10, do: Nx.dot(x, weights)) end)
+        time
+      end
+      times |> Enum.sort() |> Enum.at(10)
+    end
+
+    products.()
+    before = products.()
+    held = Mlx.Memory.stats().active
+    for _ <- 1..3, do: 8192 * 8192 * 4 = byte_size(Nx.to_binary(weights))
+    Nx.to_number(weights[0][0])
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    Mlx.synchronize(:gpu)
+    later = products.()
+    IO.puts("products took \#{before} µs, and \#{later} µs after reading")
+    true = later < 5 * before
+    true = Mlx.Memory.stats().active < held + 16 * 1024 ** 2
+    """)
+  end
+
+  test "what is larger than the GPU's memory is refused, and the VM goes on" do
+    OwnVm.assert_alive("""
+    Nx.default_backend({Mlx.Backend, device: :gpu})
+    huge = fn -> Mlx.eval(Nx.add(Nx.broadcast(1.0, {1_048_576, 1_048_576}), 1)) end
+    :memory = refused.(huge)
+    # Whoever sets a limit that isn't there learns of it from MLX.
+    Mlx.Memory.set_limit(2 ** 45)
+    many = fn ->
+      Mlx.eval(for at <- 1..40, do: Nx.add(Nx.broadcast(1.0, {1024, 1024, 1024, 8}), at))
+    end
+    true = refused.(many) in [:memory, :native]
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    """)
+  end
+
+  test "a VM that only starts and computes ends with status 0" do
+    for ending <- ["", "System.halt(0)", "Application.stop(:mlx)"] do
+      {output, status} =
+        OwnVm.run("""
+        Nx.default_backend({Mlx.Backend, device: :gpu})
+        6 = Nx.to_number(Nx.sum(Nx.tensor([1, 2, 3])))
+        Nx.LinAlg.cholesky(Nx.eye(8))
+        #{ending}
+        """)
+
+      assert {status, output} == {0, ""}
+    end
+  end
+
+  test "the doctor knows the libraries of this MLX, and names one that is missing" do
+    assert {:ok, %Runtime{library: library}} = Runtime.find(:code.priv_dir(:mlx))
+    {listing, 0} = System.cmd("ldd", [library])
+    assert %{status: :ok} = Cuda.libraries(listing, "13")
+
+    nvidia =
+      for [name] <-
+            Regex.scan(~r/^\s*(lib(?:cu|nv|nccl)\S+) =>/m, listing, capture: :all_but_first),
+          do: name
+
+    assert nvidia != []
+
+    for name <- nvidia do
+      without = String.replace(listing, ~r/#{Regex.escape(name)} => .*/, "#{name} => not found")
+      assert [%{status: :error, message: message, advice: advice}] = Cuda.libraries(without, "13")
+      assert message == "#{name} is missing"
+      assert advice =~ ~r/pip install nvidia-|install NVIDIA's driver/
+    end
+  end
+end
