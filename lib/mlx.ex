@@ -29,7 +29,7 @@ defmodule Mlx do
   | option | values | default | meaning |
   |---|---|---|---|
   | `:device` | `:gpu`, `:cpu` | the GPU where there is one | where tensors go if nothing else is asked for, see `Mlx.Device` |
-  | `:dispatch` | `:pipelined`, `:sync` | `:pipelined` | `:sync` waits for each operation and raises its failure at once, for finding faults; it is slow |
+  | `:dispatch` | `:pipelined`, `:sync` | `:pipelined` | `:sync` computes each operation by itself, also inside compiled functions, waits for it and raises its failure at once, for finding faults; it is slow |
   | `:f64` | `:error`, `:downcast` | `:error` | `:downcast` computes `f64` as `f32` on devices that lack it, see [types](`m:Mlx.Backend#module-types`) |
   | `:inspect` | `:eager`, `:lazy` | `:eager` | whether printing a tensor computes it; with `:lazy`, one whose values nobody has waited for is printed as `not computed`, so that logs and crash reports don't wait for the device |
   | `:memory_limit` | bytes, at least 1 | the memory of the GPU, else nine tenths of that of the machine or of its control group | how much tensors may hold in all, see `Mlx.Memory.set_limit/1` |

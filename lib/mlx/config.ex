@@ -33,6 +33,8 @@ defmodule Mlx.Config do
       keep(key, Keyword.get(options, key, default))
     end
 
+    # A failure is then that of one operation, also among those that are queued together.
+    Mlx.Native.stream_set_stepwise(get(:dispatch) == :sync)
     Enum.each(options, &apply_option/1)
   end
 

@@ -4,7 +4,9 @@ defmodule Mlx.Error do
 
   Operations run behind the caller's back, so an operation that fails raises where
   its result is read, unless `config :mlx, dispatch: :sync` is set. The exception
-  names the operation that failed, however many came after it.
+  names the operation that failed, however many came after it. Where MLX fails while it
+  computes, and so doesn't tell which, the message has the operations that were in flight;
+  with `dispatch: :sync` it is one operation.
 
   ## Fields
 

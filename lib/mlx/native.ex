@@ -24,6 +24,7 @@ defmodule Mlx.Native do
   def stream_await_room(_target, _tag), do: nif_error()
   def stream_set_queue_limit(_jobs), do: nif_error()
   def stream_queue_limit, do: nif_error()
+  def stream_set_stepwise(_stepwise), do: nif_error()
   def stream_synchronize(_target, _tag), do: nif_error()
   def stream_queue_depths, do: nif_error()
 

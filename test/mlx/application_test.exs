@@ -81,6 +81,19 @@ defmodule Mlx.ApplicationTest do
     assert Mlx.Config.get(:inspect) == :eager
   end
 
+  test "dispatch: :sync has the engine compute each operation by itself, until it is not set" do
+    on_exit(fn -> :erlang.trace_pattern({Mlx.Native, :stream_set_stepwise, 1}, false, []) end)
+    :erlang.trace_pattern({Mlx.Native, :stream_set_stepwise, 1}, true, [])
+    :erlang.trace(:new_processes, true, [:call])
+    start_with(dispatch: :sync)
+    assert_receive {:trace, _, :call, {Mlx.Native, :stream_set_stepwise, [true]}}, 60_000
+    Application.delete_env(:mlx, :dispatch)
+    restart()
+    assert_receive {:trace, _, :call, {Mlx.Native, :stream_set_stepwise, [false]}}, 60_000
+  after
+    :erlang.trace(:new_processes, false, [:call])
+  end
+
   test "printing computes nothing with inspect: :lazy" do
     start_with(inspect: :lazy)
     x = Nx.add(Nx.iota({3}, backend: Mlx.Backend), 1)

@@ -20,7 +20,7 @@ defmodule Mlx.NativeFuzz do
 
   # A stream is a thread for as long as the VM lives, and limits are for all other calls.
   @left_out [:__info__, :rustler_init, :stream_new, :stream_close] ++
-              [:memory_set_limit, :stream_set_queue_limit]
+              [:memory_set_limit, :stream_set_queue_limit, :stream_set_stepwise]
 
   @doc """
   Runs cases until the time is over, and raises at the first that isn't answered as it

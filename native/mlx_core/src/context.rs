@@ -1,5 +1,7 @@
 //! What a worker thread does with its stream.
 
+use std::iter::repeat_n;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use mlx_rs::{Array, Dtype, Stream};
@@ -7,7 +9,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use crate::beside;
 use crate::cuda;
 use crate::device::Device;
-use crate::error::{Error, Result, Signature};
+use crate::error::{Error, Operation, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
 use crate::file::FilePart;
@@ -32,16 +34,30 @@ const MAX_IN_FLIGHT: usize = 4096;
 /// Bytes of results built before evaluation starts without being asked for.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 
+/// Whether each instruction is computed before the next, so that a failure has a culprit.
+static STEPWISE: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether workers compute each instruction by itself.
+pub fn set_stepwise(stepwise: bool) {
+    STEPWISE.store(stepwise, Ordering::Relaxed);
+}
+
+/// A result whose values nobody has waited for, and what makes it.
+struct Made {
+    slot: Weak<Slot>,
+    program: Arc<Program>,
+}
+
 /// The state of a worker that only its own thread sees.
 pub struct Context {
     worker: &'static Worker,
     stream: Stream,
     /// Filled since the last evaluation started.
-    pending: Vec<Weak<Slot>>,
+    pending: Vec<Made>,
     pending_ops: usize,
     pending_bytes: usize,
     /// Being computed, for all this thread knows.
-    in_flight: Vec<Weak<Slot>>,
+    in_flight: Vec<Made>,
     /// Wanted by other workers before the job that fills them has run.
     wanted: Vec<Wanted>,
 }
@@ -69,7 +85,7 @@ impl Context {
     /// Runs a program and fills the outputs, or says why it could not.
     pub(crate) fn run(
         &mut self,
-        program: &Program,
+        program: Arc<Program>,
         inputs: Few<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
@@ -80,24 +96,31 @@ impl Context {
         evaluation::reads(arrays.iter().map(|array| array.nbytes()).sum());
         let numbers = inputs.iter().enumerate();
         let numbers = numbers.filter_map(|(register, slot)| Some((register, slot.number()?)));
-        let results = program
-            .run_knowing(arrays, &numbers.collect(), &self.stream)
-            .map_err(|error| {
-                if error.is_of_evaluation() {
-                    self.poison(error)
-                } else {
-                    Arc::new(error)
-                }
-            })?;
+        let numbers = numbers.collect();
+        let run = || program.run_knowing(arrays, &numbers, &self.stream);
+        let results = if STEPWISE.load(Ordering::Relaxed) && !profile::is_recording() {
+            profile::of(&program, run).0
+        } else {
+            run()
+        };
+        let results = results.map_err(|error| {
+            if error.is_of_evaluation() {
+                self.poison(error)
+            } else {
+                Arc::new(error)
+            }
+        })?;
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
-        for (slot, array) in outputs.iter().zip(results) {
+        self.pending_ops += program.instructions();
+        let programs = repeat_n(program, outputs.len());
+        for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
             self.pending_bytes += array.nbytes();
             slot.fill(array);
-            self.pending.push(Arc::downgrade(slot));
+            let slot = Arc::downgrade(slot);
+            self.pending.push(Made { slot, program });
         }
-        self.pending_ops += program.instructions();
         if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
             self.flush();
         }
@@ -107,14 +130,15 @@ impl Context {
     /// Runs a program instruction by instruction and says what each took.
     pub(crate) fn profile(
         &mut self,
-        program: &Program,
+        program: &Arc<Program>,
         inputs: Few<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<Profile, Arc<Error>> {
         // What the instructions wait for is then their own.
         self.eval(&inputs)?;
         self.synchronize()?;
-        let (outcome, profile) = profile::of(program, || self.run(program, inputs, outputs));
+        let run = || self.run(program.clone(), inputs, outputs);
+        let (outcome, profile) = profile::of(program, run);
         outcome.map(|()| profile)
     }
 
@@ -195,7 +219,7 @@ impl Context {
         let arrays: Vec<Array> = self
             .pending
             .iter()
-            .filter_map(Weak::upgrade)
+            .filter_map(|made| made.slot.upgrade())
             .filter(|slot| !slot.is_used())
             .filter_map(|slot| slot.unsettled_array())
             .filter(|array| !ffi::is_available(array))
@@ -215,8 +239,8 @@ impl Context {
     }
 
     fn forget_done(&mut self) {
-        self.in_flight.retain(|weak| {
-            let array = weak.upgrade().and_then(|slot| slot.unsettled_array());
+        self.in_flight.retain(|made| {
+            let array = made.slot.upgrade().and_then(|slot| slot.unsettled_array());
             array.is_some_and(|array| !ffi::is_available(&array))
         });
     }
@@ -398,23 +422,37 @@ impl Context {
     /// MLX reports a failure once and blames any of the arrays in flight, so all
     /// that is not yet known to be good is marked.
     fn poison(&mut self, error: Error) -> Arc<Error> {
-        let error = Arc::new(error);
-        for weak in self.pending.drain(..).chain(self.in_flight.drain(..)) {
-            if let Some(slot) = weak.upgrade() {
-                slot.fail(&error);
-            }
-        }
+        let mut suspects = std::mem::take(&mut self.in_flight);
+        suspects.append(&mut self.pending);
+        let error = Arc::new(error.among(operations(&suspects)));
+        let slots = suspects.iter().filter_map(|made| made.slot.upgrade());
+        slots.for_each(|slot| slot.fail(&error));
         error
     }
+}
+
+/// What the results are made by, once for each program that was run.
+fn operations(results: &[Made]) -> Vec<Operation> {
+    let of_one = |made: &[Made]| {
+        let array = made[0].slot.upgrade();
+        let array = array.and_then(|slot| slot.unsettled_array());
+        made[0].program.operations(array.as_ref())
+    };
+    let jobs = results.chunk_by(|one, next| Arc::ptr_eq(&one.program, &next.program));
+    jobs.flat_map(of_one).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
 
-    use mlx_rs::{linalg, ops};
+    use mlx_rs::{linalg, ops as mlx};
 
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::ops;
+    use crate::program::Instruction;
+    use crate::stream::Payload;
     use crate::Stream as Handle;
 
     fn stream() -> Handle {
@@ -440,19 +478,21 @@ mod tests {
         let output = slot.clone();
         ask(stream, move |context| {
             output.fill(make());
-            context.pending.push(Arc::downgrade(&output));
+            let slot = Arc::downgrade(&output);
+            let program = Arc::new(Program::new(0, Vec::new(), Few::new()).unwrap());
+            context.pending.push(Made { slot, program });
         });
         slot
     }
 
     /// Fails when MLX computes it.
     fn singular() -> Array {
-        let matrix = ops::zeros::<f32>(&[2, 2]).unwrap();
+        let matrix = mlx::zeros::<f32>(&[2, 2]).unwrap();
         linalg::inv(&matrix).unwrap()
     }
 
     fn ones() -> Array {
-        let one = ops::ones::<f32>(&[2]).unwrap();
+        let one = mlx::ones::<f32>(&[2]).unwrap();
         one.multiply(&one).unwrap()
     }
 
@@ -461,6 +501,87 @@ mod tests {
         ask(stream, move |context| {
             Ok(context.read(&slot)?.bytes().to_vec())
         })
+    }
+
+    /// The inverse of the negative.
+    fn failing_program() -> Arc<Program> {
+        let step = |row, operands: &[usize]| Instruction {
+            row,
+            operands: operands.into(),
+            attributes: vec![],
+        };
+        let negate = ops::row("negate").unwrap();
+        let steps = vec![step(negate, &[0]), step(ops::failing_row(), &[1])];
+        Arc::new(Program::new(1, steps, vec![2]).unwrap())
+    }
+
+    /// The result of the failing program on zeros, and what is queued after it.
+    fn fail(stream: &Handle) -> (Arc<Slot>, Arc<Slot>) {
+        let zeros = Payload::new(vec![0u8; 16], &[2, 2], Dtype::Float32).unwrap();
+        let zeros = stream.load(zeros).unwrap();
+        let bad = stream.run(failing_program(), vec![zeros.clone()]);
+        let negate = Instruction {
+            row: ops::row("negate").unwrap(),
+            operands: Few::from_slice(&[0]),
+            attributes: vec![],
+        };
+        let program = Program::new(1, vec![negate], vec![1]).unwrap();
+        let next = stream.run(Arc::new(program), vec![zeros]);
+        (bad.unwrap().remove(0), next.unwrap().remove(0))
+    }
+
+    #[test]
+    fn a_failure_names_what_was_in_flight() {
+        let stream = stream();
+        // What was computed before is not among them.
+        read(&stream, &filled(&stream, ones)).unwrap();
+        let (bad, next) = fail(&stream);
+        let error = read(&stream, &bad).unwrap_err();
+        let Error::Among {
+            operations, more, ..
+        } = &*error
+        else {
+            panic!("{error}");
+        };
+        let named: Vec<_> = operations.iter().map(Operation::to_string).collect();
+        let expected = ["negate", "inverse giving f32[2][2]"];
+        assert_eq!((&named[..2], *more), (&expected.map(String::from)[..], 0));
+        assert_eq!(error.kind(), ErrorKind::Native);
+        // Queued at the same time, and in flight if the worker had come to it.
+        if named.len() > 2 {
+            assert_eq!(named[2..], ["negate giving f32[2][2]"]);
+            assert!(read(&stream, &next).is_err());
+        }
+    }
+
+    #[test]
+    fn a_stepwise_worker_blames_one_operation() {
+        let stream = stream();
+        set_stepwise(true);
+        let (bad, next) = fail(&stream);
+        let (error, next) = (read(&stream, &bad).unwrap_err(), read(&stream, &next));
+        set_stepwise(false);
+        let square = Signature {
+            dtype: Dtype::Float32,
+            shape: vec![2, 2],
+        };
+        assert_eq!(error.op(), Some(("inverse", &[square][..])), "{error}");
+        assert!(!error.to_string().contains("in flight"), "{error}");
+        assert!(next.is_ok());
+    }
+
+    #[test]
+    fn a_message_names_a_few_of_many_operations() {
+        let operation = |op| Operation { op, result: None };
+        let operations = vec![operation("add"); 7];
+        let error = Error::Closed.among([operations, vec![operation("abs"); 5]].concat());
+        let message = error.to_string();
+        let listed = "add, add, add, abs, abs, abs, abs, abs and 4 before";
+        assert_eq!(
+            message,
+            format!("the stream is closed; in flight: {listed}")
+        );
+        assert!(matches!(Error::Closed.among(vec![]), Error::Closed));
     }
 
     #[test]

@@ -47,6 +47,25 @@ impl fmt::Display for Signature {
     }
 }
 
+/// An op that was in flight, and what it gives if somebody still holds that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    pub op: &'static str,
+    pub result: Option<Signature>,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op)?;
+        self.result
+            .iter()
+            .try_for_each(|result| write!(f, " giving {result}"))
+    }
+}
+
+/// Operations in flight that a message names.
+const NAMED: usize = 8;
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     // Programs
@@ -197,11 +216,25 @@ pub enum Error {
         operands: Vec<Signature>,
         source: Arc<Error>,
     },
+    #[error("{source}; in flight: {}", join(operations) + &and_more(*more))]
+    Among {
+        /// The last ones.
+        operations: Vec<Operation>,
+        more: usize,
+        source: Arc<Error>,
+    },
 }
 
-fn join(operands: &[Signature]) -> String {
-    let names: Vec<String> = operands.iter().map(Signature::to_string).collect();
+fn join(parts: &[impl fmt::Display]) -> String {
+    let names: Vec<String> = parts.iter().map(|part| part.to_string()).collect();
     names.join(", ")
+}
+
+fn and_more(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        more => format!(" and {more} before"),
+    }
 }
 
 impl Error {
@@ -234,7 +267,7 @@ impl Error {
             Error::Memory { .. } => ErrorKind::Memory,
             Error::KernelFolder { .. } => ErrorKind::Io,
             Error::NotPositiveDefinite | Error::Singular => ErrorKind::Value,
-            Error::InOp { source, .. } => source.kind(),
+            Error::InOp { source, .. } | Error::Among { source, .. } => source.kind(),
             _ => ErrorKind::Native,
         }
     }
@@ -252,7 +285,22 @@ impl Error {
     pub fn op(&self) -> Option<(&'static str, &[Signature])> {
         match self {
             Error::InOp { op, operands, .. } => Some((op, operands)),
+            Error::Among { source, .. } => source.op(),
             _ => None,
+        }
+    }
+
+    /// The same, which may be of any of the operations.
+    pub(crate) fn among(self, mut operations: Vec<Operation>) -> Error {
+        if operations.is_empty() {
+            return self;
+        }
+        let more = operations.len().saturating_sub(NAMED);
+        operations.drain(..more);
+        Error::Among {
+            operations,
+            more,
+            source: Arc::new(self),
         }
     }
 

@@ -42,10 +42,10 @@ mod worker;
 
 pub use attribute::{Attribute, FromAttribute, Shape};
 pub use blocks::{Blocks, Field};
-pub use context::Context;
+pub use context::{set_stepwise, Context};
 pub use device::Device;
 pub use dtype::{dtype_from_nx, dtype_name};
-pub use error::{Error, ErrorKind, Result, Signature};
+pub use error::{Error, ErrorKind, Operation, Result, Signature};
 pub use file::{FilePart, Packed, Stamp};
 pub use garbage::{collect_advised, garbage_collected, set_garbage_host, Garbage};
 pub use halt::stop_workers;

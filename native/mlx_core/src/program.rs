@@ -6,7 +6,7 @@ use mlx_rs::{Array, Stream};
 use smallvec::{smallvec, SmallVec};
 
 use crate::attribute::Attribute;
-use crate::error::{catch, Error, Result, Signature};
+use crate::error::{catch, Error, Operation, Result, Signature};
 use crate::known::{self, Numbers};
 use crate::memory;
 use crate::ops::Row;
@@ -142,6 +142,18 @@ impl Program {
 
     pub(crate) fn registers(&self) -> usize {
         self.registers
+    }
+
+    /// What it runs, the one that makes the first output with what that is.
+    pub(crate) fn operations(&self, output: Option<&Array>) -> Vec<Operation> {
+        let register = self.outputs.first();
+        let of_step = |step: &Step| Operation {
+            op: step.instruction.row.name,
+            result: output
+                .filter(|_| register.is_some_and(|register| step.results.contains(register)))
+                .map(Signature::from),
+        };
+        self.steps.iter().map(of_step).collect()
     }
 
     /// Builds the graph of the outputs; MLX computes it when it is evaluated.

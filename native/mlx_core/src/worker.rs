@@ -364,7 +364,7 @@ impl Worker {
                 inputs,
                 outputs,
             } => {
-                let run = || Ok(context.run(&program, inputs, &outputs));
+                let run = || Ok(context.run(program, inputs, &outputs));
                 if let Err(error) = catch(run).unwrap_or_else(|panic| Err(Arc::new(panic))) {
                     outputs.iter().for_each(|slot| slot.fail(&error));
                 }

@@ -163,6 +163,13 @@ fn stream_set_queue_limit(jobs: usize) -> Atom {
     atom::ok()
 }
 
+/// Sets whether each instruction is computed before the next.
+#[rustler::nif]
+fn stream_set_stepwise(stepwise: bool) -> Atom {
+    mlx_core::set_stepwise(stepwise);
+    atom::ok()
+}
+
 /// As many jobs the queue of each stream holds.
 #[rustler::nif]
 fn stream_queue_limit() -> usize {

@@ -78,12 +78,6 @@ defmodule Mlx.GradientCases.Fast do
       row(:put_slice, "in a cache", &Fast.update_cache(&1, &2, 1), [{1, 4, 2}, {1, 2, 2}]),
       row(Fast.Cache, "", &Fast.update_cache(&1, &2, tensor(1, :s32)), [{1, 4, 2}, {1, 2, 2}]),
       row(
-        Fast.Cache,
-        "",
-        &Fast.update_cache(&1, &2, tensor(1, :s32)),
-        [{1, 4, 2}, {1, 2, 2}]
-      ),
-      row(
         :indexed_put,
         "in a cache, for each of a batch",
         &Fast.update_cache(&1, &2, tensor([0, 2], :s32)),

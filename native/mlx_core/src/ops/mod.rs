@@ -6,6 +6,8 @@ mod control;
 mod convolution;
 mod creation;
 mod elementwise;
+#[cfg(test)]
+mod failing;
 mod fast;
 mod fft;
 mod functions;
@@ -121,6 +123,12 @@ pub fn row(name: &str) -> Result<&'static Row> {
 /// The row of parts that MLX compiles, which is no one else's to name.
 pub(crate) fn fused_row() -> &'static Row {
     &fused::ROWS[0]
+}
+
+/// A row that builds what MLX may fail to compute.
+#[cfg(test)]
+pub(crate) fn failing_row() -> &'static Row {
+    &failing::ROWS[0]
 }
 
 fn attribute<'a, T: FromAttribute<'a>>(
