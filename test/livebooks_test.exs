@@ -17,9 +17,17 @@ defmodule Mlx.LivebooksTest do
 
     test "#{path} installs Mlx first, and is in the documentation" do
       assert [_, first] = Regex.run(~r/```elixir\n(.*?)```/s, File.read!(unquote(path)))
-      assert first =~ "Mix.install(" and first =~ ":mlx"
+      assert [{:mlx, path: root} | _] = installed(first, Path.expand(unquote(path)))
+      assert root == File.cwd!()
       assert unquote(path) in Mlx.MixProject.project()[:docs][:extras]
     end
+  end
+
+  # What a cell in a file asks of `Mix.install/2`.
+  defp installed(cell, file) do
+    {{:., _, [{:__aliases__, _, [:Mix]}, :install]}, _, [deps | _]} = Code.string_to_quoted!(cell)
+    {deps, _} = Code.eval_quoted(deps, [], file: file)
+    deps
   end
 
   @text """

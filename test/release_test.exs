@@ -20,7 +20,30 @@ defmodule Mlx.ReleaseTest do
     System.cmd(Path.join(release, "bin/mlx"), ["eval", code], stderr_to_stdout: true, env: env)
   end
 
-  test "a release has MLX with it, and works in another folder", %{tmp_dir: folder} do
+  # More than anybody waits for.
+  @work """
+  {:ok, _} = Application.ensure_all_started(:mlx)
+  x = Nx.eye(1500, type: :f32, backend: Mlx.Backend)
+  spawn(fn -> Nx.to_binary(Enum.reduce(1..3000, x, fn _, y -> Nx.dot(y, x) end)) end)
+  Process.sleep(500)
+  IO.puts("at work as \#{System.pid()}")
+  """
+
+  # The status with which the release ends that was sent the signal at work.
+  defp terminated(release, code) do
+    options = [:binary, :exit_status, :stderr_to_stdout, line: 1000]
+    env = [{~c"MIX_ENV", false}, {~c"RELEASE_DISTRIBUTION", ~c"none"}]
+    executable = {:spawn_executable, Path.join(release, "bin/mlx")}
+    port = Port.open(executable, [args: ["eval", code], env: env] ++ options)
+    assert_receive {^port, {:data, {:eol, "at work as " <> pid}}}, 300_000
+    {_, 0} = System.cmd("kill", ["-TERM", pid])
+    assert_receive {^port, {:exit_status, status}}, 300_000
+    status
+  end
+
+  test "a release has MLX with it, works in another folder and ends in the middle of work", %{
+    tmp_dir: folder
+  } do
     on_exit(fn -> File.rm_rf!(folder) end)
     release = release(folder)
     [runtime] = Path.wildcard(Path.join(release, "lib/mlx-*/priv/runtime"))
@@ -37,6 +60,11 @@ defmodule Mlx.ReleaseTest do
       """)
 
     assert {status, output =~ "computed"} == {0, true}, output
+
+    assert {output, 0} = eval(release, @work <> "System.halt(0)")
+    assert output =~ "at work"
+    assert eval(release, @work <> "System.stop(3); Process.sleep(:infinity)") |> elem(1) == 3
+    assert terminated(release, @work <> "Process.sleep(:infinity)") == 0
 
     {output, status} = eval(release, "if Mlx.Doctor.run() == :error, do: System.halt(1)")
     assert status == 0, output

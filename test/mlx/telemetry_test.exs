@@ -95,6 +95,33 @@ defmodule Mlx.TelemetryTest do
     assert %{kind: :error, reason: %Mlx.Error{}, stacktrace: [_ | _], shape: {3, 5}} = metadata
   end
 
+  test "waiting for what failed is an exception" do
+    tensor = mlx(sample(:f32))
+    huge = Nx.broadcast(tensor, {1_000_000, 1_000_000, 3, 5})
+    assert_raise Mlx.Error, fn -> Mlx.eval(huge) end
+    assert_received {[:mlx, :eval, :start], _, metadata}
+    assert_received {[:mlx, :eval, :exception], %{duration: _}, failed}
+    assert %{kind: :error, reason: %Mlx.Error{kind: :memory}, stacktrace: [_ | _]} = failed
+    assert Map.take(failed, Map.keys(metadata)) == metadata
+    refute_received {[:mlx, :eval, :stop], _, _}
+  end
+
+  test "the catalogue has the events that the sources emit, and no others" do
+    {:docs_v1, _, _, _, %{"en" => doc}, _, _} = Code.fetch_docs(Mlx.Telemetry)
+
+    emitted =
+      for path <- Path.wildcard("lib/**/*.ex"),
+          [_, kind, name] <-
+            Regex.scan(~r/elemetry\.(execute|span)\(\s*\[?((?::\w+(?:, )?)+)/, File.read!(path)),
+          name = name |> String.trim_trailing(", ") |> String.replace_prefix(":mlx, ", ""),
+          name != ":mlx",
+          do: "[:mlx, #{name}#{if kind == "span", do: ", …"}]"
+
+    rows = for [_, event] <- Regex.scan(~r/^\| `(\[:mlx[^`]+\])` \|/m, doc), do: event
+    assert Enum.sort(rows) == emitted |> Enum.uniq() |> Enum.sort()
+    assert length(rows) > 8
+  end
+
   describe "compiling" do
     test "is a span with the number of instructions, and then a hit" do
       fun = fn x -> Nx.add(Nx.exp(x), Nx.tensor(1.0)) end
