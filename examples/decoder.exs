@@ -123,14 +123,51 @@ defmodule Decoder do
       "linear" ->
         [base: base, scale: 1 / settings["factor"]]
 
+      # This one begins to differ where generation ends, at the most positions that are trained.
+      "dynamic" ->
+        [base: base]
+
       "llama3" ->
-        size = json["head_dim"] || div(json["hidden_size"], json["num_attention_heads"])
-        angles = for i <- 0..(div(size, 2) - 1), do: llama3(base ** (-2 * i / size), settings)
-        [frequencies: angles]
+        [frequencies: Enum.map(angles(json, base), &llama3(&1, settings))]
+
+      "yarn" ->
+        [frequencies: yarn(angles(json, base), base, settings), factor: yarn_factor(settings)]
 
       other ->
         raise ArgumentError, "no rope scaling of this kind: #{other}"
     end
+  end
+
+  defp angles(json, base) do
+    size = json["head_dim"] || div(json["hidden_size"], json["num_attention_heads"])
+    for i <- 0..(div(size, 2) - 1), do: base ** (-2 * i / size)
+  end
+
+  # The same by the number of a pair, between those that turn so often in the trained positions.
+  defp yarn(angles, base, settings) do
+    size = 2 * length(angles)
+    trained = settings["original_max_position_embeddings"] || 4096
+
+    pair = fn turns ->
+      size * :math.log(trained / (turns * 2 * :math.pi())) / (2 * :math.log(base))
+    end
+
+    first = max(floor(pair.(settings["beta_fast"] || 32)), 0)
+    last = min(ceil(pair.(settings["beta_slow"] || 1)), size - 1)
+
+    for {angle, at} <- Enum.with_index(angles) do
+      part = (1 - (at - first) / max(last - first, 0.001)) |> max(0.0) |> min(1.0)
+      angle * (part + (1 - part) / settings["factor"])
+    end
+  end
+
+  # What queries and keys are multiplied by.
+  defp yarn_factor(settings) do
+    factor = fn part ->
+      if settings["factor"] > 1, do: 0.1 * part * :math.log(settings["factor"]) + 1, else: 1.0
+    end
+
+    factor.(settings["mscale"] || 1) / factor.(settings["mscale_all_dim"] || 0)
   end
 
   # Long waves are stretched, short ones are not, and those between in part.
@@ -227,10 +264,12 @@ defmodule Decoder do
   defp normed(x, nil, _eps), do: x
   defp normed(x, weight, eps), do: Fast.rms_norm(x, weight, eps: eps)
 
-  defp turned(x, position, frequencies: angles),
-    do: Fast.rope(x, position, frequencies: Nx.tensor(angles, type: :f32))
-
-  defp turned(x, position, opts), do: Fast.rope(x, position, opts)
+  defp turned(x, position, opts) do
+    {factor, opts} = Keyword.pop(opts, :factor, 1.0)
+    opts = Keyword.replace_lazy(opts, :frequencies, &Nx.tensor(&1, type: :f32))
+    x = if factor == 1, do: x, else: Nx.multiply(x, factor)
+    Fast.rope(x, position, opts)
+  end
 
   defp feed_forward(x, weights) do
     {_, size} = weights["mlp.down_proj.weight"].shape

@@ -35,20 +35,25 @@ defmodule RandomWeights do
         do: [{"self_attn.q_norm", {size}}, {"self_attn.k_norm", {size}}],
         else: []
 
-    for {name, shape} <-
-          norms ++
-            [
-              {"self_attn.q_proj", {heads, hidden}},
-              {"self_attn.k_proj", {groups, hidden}},
-              {"self_attn.v_proj", {groups, hidden}},
-              {"self_attn.o_proj", {hidden, heads}},
-              {"mlp.gate_proj", {inner, hidden}},
-              {"mlp.up_proj", {inner, hidden}},
-              {"mlp.down_proj", {hidden, inner}},
-              {"input_layernorm", {hidden}},
-              {"post_attention_layernorm", {hidden}}
-            ],
-        do: {prefix <> name <> ".weight", shape}
+    biases =
+      if json["model_type"] == "qwen2",
+        do: for({name, size} <- [q: heads, k: groups, v: groups], do: {"#{name}_proj", {size}}),
+        else: []
+
+    matrices = [
+      {"self_attn.q_proj", {heads, hidden}},
+      {"self_attn.k_proj", {groups, hidden}},
+      {"self_attn.v_proj", {groups, hidden}},
+      {"self_attn.o_proj", {hidden, heads}},
+      {"mlp.gate_proj", {inner, hidden}},
+      {"mlp.up_proj", {inner, hidden}},
+      {"mlp.down_proj", {hidden, inner}},
+      {"input_layernorm", {hidden}},
+      {"post_attention_layernorm", {hidden}}
+    ]
+
+    for({name, shape} <- norms ++ matrices, do: {prefix <> name <> ".weight", shape}) ++
+      for {name, shape} <- biases, do: {prefix <> "self_attn." <> name <> ".bias", shape}
   end
 
   @doc """

@@ -26,7 +26,12 @@ def shapes(config):
         if config["model_type"] == "qwen3":
             layer |= {"self_attn.q_norm": (size,), "self_attn.k_norm": (size,)}
         found |= {f"model.layers.{at}.{name}": shape for name, shape in layer.items()}
-    return sorted((name + ".weight", shape) for name, shape in found.items())
+    found = {name + ".weight": shape for name, shape in found.items()}
+    if config["model_type"] == "qwen2":
+        for at in range(config["num_hidden_layers"]):
+            for name, count in (("q", heads), ("k", groups), ("v", groups)):
+                found[f"model.layers.{at}.self_attn.{name}_proj.bias"] = (count,)
+    return sorted(found.items())
 
 
 def hashed(shape, seed):

@@ -279,7 +279,8 @@ defmodule Mlx.Fast do
   the output is what `...` stands for, and the letters that occur once, in alphabetical order.
 
   Products are made of two tensors at a time, the cheapest ones first. The result has the type that
-  holds those of all tensors.
+  holds those of all tensors. Raises `ArgumentError` if the subscripts are malformed, or don't fit the
+  tensors.
 
   ## Examples
 

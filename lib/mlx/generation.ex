@@ -240,8 +240,9 @@ defmodule Mlx.Generation do
   @doc """
   Generates in a process of its own, which sends messages to the caller.
 
-  Takes what `stream/3` takes, and raises `ArgumentError` in the caller as it does. With the `ref` of the
-  result, messages are
+  Takes what `stream/3` takes, and raises `ArgumentError` in the caller as it does. It runs on the
+  stream of the `Mlx.Stream.with_stream/2` that it is called in, if there is one. With the `ref` of
+  the result, messages are
 
     * `{Mlx.Generation, ref, {:token, token}}` for each `Mlx.Generation.Token`
     * `{Mlx.Generation, ref, {:done, summary}}` after the last one

@@ -65,7 +65,8 @@ defmodule Mlx.Stream do
 
   It may be nested: the innermost counts, and the one before it again after the function,
   also if it raises. It changes nothing for other processes, so processes that the
-  function starts run on the streams that all share unless they call this themselves.
+  function starts run on the streams that all share unless they call this themselves, but
+  for `Mlx.Generation.start/3`, which does.
 
   ## Examples
 

@@ -235,7 +235,8 @@ defmodule Mlx.Weights do
   @doc """
   A stream of `{name, tensor}`, each loaded when it is asked for.
 
-  Takes the options of `tensor/3`, and `:only` of `load/2`.
+  Takes the options of `tensor/3`, and `:only` of `load/2`. Raises as `tensor/3` does, when the
+  tensor in question is asked for.
 
   ## Examples
 

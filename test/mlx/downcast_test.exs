@@ -11,7 +11,7 @@ defmodule Mlx.DowncastTest do
     lacking = TestDevice.lacking()
     configured = Mlx.Config.get(:f64)
     Downcast.set_lacking(context[:lacking] || [:gpu, :cpu])
-    Mlx.Config.keep(:f64, context[:f64] || :downcast)
+    Mlx.Config.keep(:f64, context[:setting] || :downcast)
 
     on_exit(fn ->
       Downcast.set_lacking(lacking)

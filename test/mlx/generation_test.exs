@@ -274,6 +274,19 @@ defmodule Mlx.GenerationTest do
       assert_receive {:DOWN, ^monitor, :process, _pid, :normal}, 60_000
     end
 
+    test "come from the stream that the caller is in" do
+      stream = Mlx.Stream.new(:cpu)
+      generator = generator()
+      start = fn -> Generation.start(generator, [1, 2], max_tokens: 3) end
+      %{ref: ref} = Mlx.Stream.with_stream(stream, start)
+      assert_receive {Generation, ^ref, {:done, _}}, 60_000
+      assert tokens(ref) == expected([1, 2], 3)
+      Mlx.Stream.close(stream)
+      %{ref: ref} = Mlx.Stream.with_stream(stream, start)
+      assert_receive {Generation, ^ref, {:error, %Mlx.Error{kind: :device} = error}}, 60_000
+      assert Exception.message(error) =~ "the stream is closed"
+    end
+
     test "say what failed" do
       forward = fn _params, _tokens, _cache, _position -> raise "no model" end
       generator = Generation.new(forward, {}, &cache/2, defn_options: @defn_options)

@@ -25,7 +25,7 @@ defmodule Mlx.GradientTest do
 
   for {{{op, description}, _fun, _args, options}, at} <- Enum.with_index(GradientCases.all()) do
     @tag at: at
-    @tag f64: List.last(options[:types] || [:f64]) == :f64
+    @tag f64: options[:f64] || List.last(options[:types] || [:f64]) == :f64
     test "#{inspect(op)} #{description} is the limit of differences", %{cases: cases, at: at} do
       {_name, fun, args, options} = Enum.at(cases, at)
       type = List.last(options[:types] || [:f64])

@@ -1,5 +1,5 @@
 defmodule Mlx.HaltTest do
-  # Each case ends a VM of its own, with work in flight that takes minutes.
+  # Each case ends a VM of its own, with work in flight that takes minutes, on a GPU seconds.
   use ExUnit.Case, async: true
   import Mlx.OwnVm, only: [run: 1, command: 1]
 
@@ -10,7 +10,7 @@ defmodule Mlx.HaltTest do
 
   # One evaluation of many products, which nothing interrupts.
   @long_evaluation """
-  m = Nx.eye(1500) |> Nx.as_type(:f32)
+  m = Nx.eye(if Mlx.Device.default() == :gpu, do: 6000, else: 1500) |> Nx.as_type(:f32)
   x = Enum.reduce(1..30, m, fn _, x -> Nx.dot(x, m) end)
   spawn(fn -> Nx.to_binary(Enum.reduce(1..3000, x, fn _, x -> Nx.dot(x, m) end)) end)
   Process.sleep(500)
@@ -56,7 +56,7 @@ defmodule Mlx.HaltTest do
   test "several streams at work end as one does" do
     status =
       ends("""
-      m = Nx.eye(1000) |> Nx.as_type(:f32)
+      m = Nx.eye(if Mlx.Device.default() == :gpu, do: 6000, else: 1000) |> Nx.as_type(:f32)
       for _ <- 1..4 do
         stream = Mlx.Stream.new()
         work = fn m -> Enum.reduce(1..3000, m, fn _, x -> Nx.dot(x, m) end) end

@@ -27,7 +27,8 @@ defmodule Mlx.MemoryTest do
     before = Mlx.Memory.stats().active
     bytes = 64 * @mb
     tensor = made(bytes)
-    assert Mlx.Memory.stats().active - before >= bytes
+    # What others hold may have become less meanwhile.
+    assert Mlx.Memory.stats().active - before > bytes - @mb
     free(tensor)
     assert Mlx.Memory.stats().active - before < bytes
     assert Mlx.Memory.stats().peak >= bytes
@@ -109,6 +110,7 @@ defmodule Mlx.MemoryTest do
   end
 
   @tag timeout: 180_000
+  @tag :host_memory
   test "what the system sees falls when garbage is collected and the cache cleared" do
     Mlx.OwnVm.assert_alive("""
     mb = 1024 * 1024
@@ -119,7 +121,8 @@ defmodule Mlx.MemoryTest do
     before = resident.()
     # Of sizes that the C library treats in different ways.
     sizes = [100, 5_000, 60_000, 500_000, 20 * mb, 150 * mb]
-    backend = Mlx.Backend
+    # That of a GPU is not the system's.
+    backend = {Mlx.Backend, device: :cpu}
     make = fn size -> Mlx.eval(Nx.iota({size}, type: :u8, backend: backend)) end
     parent = self()
 

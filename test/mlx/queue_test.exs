@@ -18,7 +18,7 @@ defmodule Mlx.QueueTest do
   setup do
     stream = Mlx.Stream.new()
     jit = fn fun -> Nx.Defn.jit(fun, compiler: Mlx.Compiler, stream: stream) end
-    %{slow: jit.(&Slow.count/1), increment: jit.(&Nx.add(&1, 1)), zero: cpu(0)}
+    %{slow: jit.(&Slow.count/1), increment: jit.(&Nx.add(&1, 1)), zero: mlx(0)}
   end
 
   test "callers of a full queue wait, schedulers don't", context do
@@ -105,7 +105,7 @@ defmodule Mlx.QueueTest do
     1..times |> Enum.reduce(zero, fn _, sum -> increment.(sum) end) |> Nx.to_number()
   end
 
-  defp cpu(number), do: Nx.tensor(number, type: :s32, backend: Mlx.Backend)
+  defp mlx(number), do: Nx.tensor(number, type: :s32, backend: Mlx.Backend)
 
   defp waits_for_room?(pid) do
     match?({:current_function, {Mlx.Dispatch, :await_room, 1}}, info(pid, :current_function))

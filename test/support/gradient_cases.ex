@@ -10,6 +10,7 @@ defmodule Mlx.GradientCases do
     * `:close` - options of `Mlx.Oracle.assert_same/3` for the gradient in f32
     * `:close_f64` - the same for f64, by default those for f32
     * `:types` - of the arguments, f32 and f64 by default
+    * `:f64` - whether it is computed in f64, whatever the arguments are
     * `:step` - of the central differences
     * `:nx` - why Nx's gradient is not the limit of differences, where it is not
   """

@@ -60,9 +60,10 @@ defmodule Mlx.TestDevice do
   The tags of tests that are left out, each with the reason.
   """
   def left_out do
-    f64 = if f64?(), do: [], else: [f64: "the device has no f64; that it is refused is tested"]
-    gpu = if nvidia?(), do: [], else: [gpu: "there is no NVIDIA GPU"]
-    f64 ++ gpu
+    without_f64 = [f64: "the device has no f64; that it is refused is tested"]
+    with_cuda = [host_memory: "MLX for CUDA has memory that the system does not count"]
+    without_cuda = [gpu: "there is no NVIDIA GPU"]
+    if(f64?(), do: [], else: without_f64) ++ if nvidia?(), do: with_cuda, else: without_cuda
   end
 
   defp nvidia?, do: :gpu in Device.available() and :os.type() == {:unix, :linux}

@@ -18,8 +18,9 @@ defmodule Mlx.Generation.Run do
 
   @doc false
   def start(%Request{} = request, owner) do
-    ref = make_ref()
-    pid = spawn(fn -> init(request, owner, ref) end)
+    {ref, stream} = {make_ref(), Mlx.Stream.current()}
+    # What a process computes goes to the stream that it says.
+    pid = spawn(fn -> Mlx.Stream.with_stream(stream, fn -> init(request, owner, ref) end) end)
     %__MODULE__{ref: ref, pid: pid}
   end
 

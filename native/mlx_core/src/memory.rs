@@ -16,6 +16,11 @@ const SMALL: usize = 1 << 20;
 /// Which part of the limit freed memory may take that is kept.
 const CACHE_SHARE: usize = 8;
 
+/// Blocks up to this size stay with the C library when they are freed: the most it allows,
+/// and what it comes to by itself once it has freed a block as large.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const STAYING: i32 = 32 << 20;
+
 /// A worker that is busy for longer keeps what it has to free.
 const TIDYING: Duration = Duration::from_millis(500);
 
@@ -102,10 +107,30 @@ fn trim() {
     }
 }
 
+/// Has the C library keep what operations need for as long as they run, which Fourier
+/// transforms, say, else get from the system page by page each time: that takes as long as
+/// the transform.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_freed_blocks() {
+    use std::env::var;
+    // Who has set it in the environment knows better.
+    let chosen = var("MALLOC_MMAP_THRESHOLD_").is_ok()
+        || var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("mmap_threshold"));
+    if !chosen {
+        // Safety: both set a number.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, STAYING);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * STAYING);
+        }
+    }
+}
+
 /// Tells MLX the limits, before the first worker makes an array.
 pub(crate) fn prepare() {
     static ONCE: OnceCell<()> = OnceCell::new();
     ONCE.get_or_init(|| {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        keep_freed_blocks();
         if LIMIT.load(Ordering::Relaxed) != UNSET {
             tell_limit();
         }

@@ -70,6 +70,7 @@ defmodule Mlx.GradientCases.Fast do
       row(Fast.Softmax, "along the first axis", &Fast.softmax(&1, axis: 0), [{3, 2}]),
       row(Fast.SwiGLU, "", &Fast.swiglu/2, [{2, 3}, {2, 3}]),
       row(:put_slice, "in a cache", &Fast.update_cache(&1, &2, 1), [{1, 4, 2}, {1, 2, 2}]),
+      row(Fast.Cache, "", &Fast.update_cache(&1, &2, tensor(1, :s32)), [{1, 4, 2}, {1, 2, 2}]),
       row(
         :indexed_put,
         "in a cache, for each of a batch",

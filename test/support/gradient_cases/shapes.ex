@@ -47,7 +47,7 @@ defmodule Mlx.GradientCases.Shapes do
 
   defp as_type do
     fun = &curved(Nx.as_type(&1, :f64))
-    row(:as_type, "", fun, [matrix()], types: [:f32], step: 2.0 ** -7)
+    row(:as_type, "", fun, [matrix()], types: [:f32], f64: true, step: 2.0 ** -7)
   end
 
   defp bitcast do

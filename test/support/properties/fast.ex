@@ -19,7 +19,7 @@ defmodule Mlx.Properties.Fast do
       {Fast.Attention, attention()},
       {Fast.Softmax, softmax()},
       {Fast.SwiGLU, swiglu()},
-      {"update_cache", update_cache()},
+      {Fast.Cache, update_cache()},
       {"einsum", einsum()}
     ]
   end

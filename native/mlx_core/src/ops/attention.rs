@@ -1,6 +1,6 @@
 //! Sums of values, weighted by how well their keys match queries.
 
-use mlx_rs::ops::{maximum, select};
+use mlx_rs::ops::{concatenate, maximum, select};
 use mlx_rs::{Array, Dtype, Stream};
 
 use super::creation::arange;
@@ -29,6 +29,10 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     };
     if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
         return in_single(operands, options, s);
+    }
+    let (queries, keys) = (q.dim(-2), k.dim(-2));
+    if options.causal && !on_gpu(s) && (STRETCH + 1..=keys).contains(&queries) {
+        return in_stretches([q, k, v], sinks, options, s);
     }
     check_scores(q, k, s)?;
     if !on_gpu(s) && sinks.is_none() {
@@ -59,6 +63,32 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
         ),
         s
     )?)
+}
+
+/// Queries that are taken together on the CPU, where MLX computes what is hidden as well.
+const STRETCH: i32 = 64;
+
+/// Causal attention, in which a stretch of queries sees none of the keys after it.
+fn in_stretches(
+    [q, k, v]: [&Array; 3],
+    sinks: Option<&Array>,
+    options: Attention,
+    s: &Stream,
+) -> Result<Array> {
+    let (queries, keys) = (q.dim(-2), k.dim(-2));
+    let part = |x: &Array, start, end| {
+        let part = Part::whole(x.shape()).along(2, start, end - start, 1);
+        part.of(x, s)
+    };
+    let mut attended = Vec::new();
+    for start in (0..queries).step_by(STRETCH as usize) {
+        let end = queries.min(start + STRETCH);
+        let seen = keys - queries + end;
+        let parts = [part(q, start, end)?, part(k, 0, seen)?, part(v, 0, seen)?];
+        let operands: Vec<&Array> = parts.iter().chain(sinks).collect();
+        attended.push(attention(&operands, options, s)?);
+    }
+    Ok(concatenate(&attended, 2)?)
 }
 
 /// On the CPU, of products and a softmax that knows masks; nothing if it doesn't know this one.

@@ -9,6 +9,7 @@ tests! {
     norms_of_layers_have_no_mean => layer_norms;
     pairs_turn_with_their_position => ropes;
     values_are_weighted_by_matching_keys => attentions;
+    many_causal_queries_see_what_few_see => causal_attentions;
     queries_see_up_to_their_position => attentions_from;
     updates_are_moved_inside => updates;
     exponentials_sum_to_one => softmaxes;
@@ -176,6 +177,36 @@ fn attentions() -> Vec<Case> {
         of("attention", grouped)
             .with([Float(1.0), Bool(false), Bool(false), Bool(false)])
             .gives(heads(4, &[5.0, 5.0, 7.0, 7.0])),
+    ]
+}
+
+/// Queries that match all keys alike, so that each gets the mean of the values that it sees.
+fn causal_attentions() -> Vec<Case> {
+    let attend = |queries: usize, keys: usize, sinks: Vec<Tensor>| {
+        let (heads, none) = (2, !sinks.is_empty());
+        let of_size = |count: usize| [1, heads as i64, count as i64, 1];
+        let values: Vec<f32> = (0..heads * keys).map(|i| (i % 11) as f32).collect();
+        let mean = |head: usize, query: usize| {
+            let seen = keys - queries + query + 1;
+            let sum: f32 = values[head * keys..][..seen].iter().sum();
+            sum / (seen + usize::from(none)) as f32
+        };
+        let means: Vec<f32> = (0..heads)
+            .flat_map(|head| (0..queries).map(move |query| (head, query)))
+            .map(|(head, query)| mean(head, query))
+            .collect();
+        let zeros = |count: usize| tensor(&vec![0f32; heads * count], &of_size(count));
+        let operands = vec![zeros(queries), zeros(keys), tensor(&values, &of_size(keys))];
+        of("attention", [operands, sinks].concat())
+            .with([Float(1.0), Bool(true), Bool(false), Bool(none)])
+            .gives(tensor(&means, &of_size(queries)))
+            .near(1e-5)
+    };
+    vec![
+        attend(64, 64, vec![]),
+        attend(65, 65, vec![]),
+        attend(150, 170, vec![]),
+        attend(130, 140, vec![vector(&[0f32, 0.0])]),
     ]
 }
 

@@ -216,7 +216,8 @@ pub(super) fn has_kernel(x: &Array, transpose: bool) -> bool {
     !cfg!(target_os = "linux") || transpose && !is_short
 }
 
-/// NVIDIA's kernels refuse other orders when they run.
+/// NVIDIA's kernels refuse other orders when they run; the one that packs takes a transposed
+/// matrix for one in row order.
 fn in_order(x: &Array, s: &Stream) -> Result<Array> {
     let known = ffi::is_available(x) && ffi::is_row_contiguous(x);
     if !known && cfg!(target_os = "linux") && Device::of(s) == Device::Gpu {
@@ -259,6 +260,7 @@ pub(super) fn quantize<const N: usize>(
         group_size,
         bits,
     } = format;
+    let w = in_order(w, s)?;
     let parts = arrays(|out| {
         // Safety: the handles outlive the call, and MLX checks shapes and types itself.
         unsafe {
