@@ -28,21 +28,24 @@ const COLUMNS: usize = 32;
 #[cfg(target_arch = "x86_64")]
 const DEPTH: usize = 64;
 
-#[cfg(target_arch = "x86_64")]
 fn entry() -> Option<Entry> {
-    use std::arch::is_x86_feature_detected as has;
-    if has!("avx512f") {
-        Some(avx512::product)
-    } else if has!("avx2") && has!("fma") {
-        Some(avx2::product)
-    } else {
-        None
-    }
+    entries().into_iter().flatten().next()
 }
 
+/// The kernel for each level that this processor has, the best first.
+#[cfg(target_arch = "x86_64")]
+fn entries() -> [Option<Entry>; 2] {
+    use std::arch::is_x86_feature_detected as has;
+    [
+        has!("avx512f").then_some(avx512::product as Entry),
+        (has!("avx2") && has!("fma")).then_some(avx2::product as Entry),
+    ]
+}
+
+/// Elsewhere products are the BLAS's.
 #[cfg(not(target_arch = "x86_64"))]
-fn entry() -> Option<Entry> {
-    None
+fn entries() -> [Option<Entry>; 0] {
+    []
 }
 
 /// A copy of a part of the matrix, which begins where a line of a cache does.
@@ -285,4 +288,71 @@ fn total(vector: std::arch::x86_64::__m256) -> f32 {
     );
     let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
     _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr::null;
+
+    /// Numbers whose products and sums are exact.
+    fn numbers(count: usize, from: usize) -> Vec<f32> {
+        (0..count)
+            .map(|at| ((at * 7 + from) % 13) as f32 - 6.0)
+            .collect()
+    }
+
+    fn expected(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f32> {
+        let element = |row: usize, column: usize| -> f32 {
+            (0..inner)
+                .map(|k| a[row * inner + k] * b[k * columns + column])
+                .sum()
+        };
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        places.map(|(row, column)| element(row, column)).collect()
+    }
+
+    fn by(entry: Entry, a: &[f32], b: &[f32], sizes: [usize; 3], transposed: bool) -> Vec<f32> {
+        let [rows, inner, columns] = sizes;
+        // What is not written stays NaN, which equals nothing.
+        let mut c = vec![f32::NAN; rows * columns];
+        let mut parameters = super::super::primitive::NO_PARAMETERS;
+        parameters[0] = inner as f64;
+        parameters[1] = f64::from(transposed);
+        let call = Call {
+            inputs: [a.as_ptr().cast(), b.as_ptr().cast(), null()],
+            output: c.as_mut_ptr().cast(),
+            length: rows,
+            row: columns,
+            parameters,
+        };
+        // Safety: the vectors have the sizes that the call names.
+        unsafe { entry(&call) };
+        c
+    }
+
+    #[test]
+    fn all_sizes_and_both_orders_at_each_level() {
+        for rows in 1..=20 {
+            for inner in [1, 7, 16, 64, 65, 131] {
+                for columns in [32, 96] {
+                    let sizes = [rows, inner, columns];
+                    let (a, b) = (numbers(rows * inner, 1), numbers(inner * columns, 5));
+                    let expected = expected(&a, &b, sizes);
+                    let transposed: Vec<f32> = (0..columns)
+                        .flat_map(|column| (0..inner).map(move |k| (k, column)))
+                        .map(|(k, column)| b[k * columns + column])
+                        .collect();
+                    for entry in entries().into_iter().flatten() {
+                        assert_eq!(by(entry, &a, &b, sizes, false), expected, "{sizes:?}");
+                        assert_eq!(
+                            by(entry, &a, &transposed, sizes, true),
+                            expected,
+                            "{sizes:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }
