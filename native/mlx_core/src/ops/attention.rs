@@ -27,6 +27,7 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
         unreachable!()
     };
+    check_axes([q, k, v])?;
     if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
         return in_single(operands, options, s);
     }
@@ -63,6 +64,18 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
         ),
         s
     )?)
+}
+
+/// Batch, heads, positions and the numbers of each.
+fn check_axes(operands: [&Array; 3]) -> Result<()> {
+    let expected = 4;
+    match operands.iter().find(|x| x.ndim() != expected) {
+        Some(x) => Err(Error::Rank {
+            expected,
+            given: x.ndim(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Queries that are taken together on the CPU, where MLX computes what is hidden as well.
@@ -143,10 +156,7 @@ pub(super) fn attention_from(
     let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
         unreachable!()
     };
-    let (expected, given) = (4, q.ndim().min(k.ndim()).min(v.ndim()));
-    if expected != given {
-        return Err(Error::Rank { expected, given });
-    }
+    check_axes([q, k, v])?;
     let (queries, keys) = (q.shape()[2], k.shape()[2]);
     let end = known::number(position).map(|first| first.saturating_add(queries.into()));
     let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
