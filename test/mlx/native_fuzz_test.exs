@@ -165,6 +165,22 @@ defmodule Mlx.NativeFuzzTest do
       end
     end
 
+    test "attention of fewer or more than four axes" do
+      for dims <- [[70], [1, 70, 70], [1, 1, 1, 70, 1]] do
+        x = tensor({:f, 32}, dims, <<0::size(32 * Enum.product(dims))>>)
+
+        for {row, operands, attributes} <- [
+              {:attention, [x, x, x], [1.0, true, false, false]},
+              {:attention, [x, x, x], [1.0, false, false, false]},
+              {:attention_from, [x, x, x, x], [1.0, false]}
+            ] do
+          {_, ref} = Native.stream_run(:cpu, row, operands, attributes)
+          assert {:error, %{kind: :shape, message: message}} = read(ref)
+          assert message =~ "dimensions are given where 4 are needed"
+        end
+      end
+    end
+
     test "attributes outside what rows know" do
       x = tensor({:u, 8}, [2], <<1, 2>>)
       one = tensor({:u, 8}, [], <<1>>)

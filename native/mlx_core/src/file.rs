@@ -314,7 +314,9 @@ mod tests {
 
     /// A part of a new file with the bytes: four of them, two after the start.
     fn part(name: &str, bytes: &[u8]) -> FilePart {
-        let path = std::env::temp_dir().join(format!("mlx-part-{}-{name}", std::process::id()));
+        // Another test changes where temporary files are.
+        let folder = std::path::Path::new(env!("OUT_DIR"));
+        let path = folder.join(format!("mlx-part-{}-{name}", std::process::id()));
         std::fs::write(&path, bytes).unwrap();
         let metadata = std::fs::metadata(&path).unwrap();
         FilePart {

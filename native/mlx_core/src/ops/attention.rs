@@ -25,6 +25,7 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     let [Some(q), Some(k), Some(v), mask, sinks] = places("attention", operands, present)? else {
         unreachable!()
     };
+    check_axes([q, k, v])?;
     if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
         return in_single(operands, options, s);
     }
@@ -61,6 +62,18 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
         ),
         s
     )?)
+}
+
+/// Batch, heads, positions and the numbers of each.
+pub(super) fn check_axes(operands: [&Array; 3]) -> Result<()> {
+    let expected = 4;
+    match operands.iter().find(|x| x.ndim() != expected) {
+        Some(x) => Err(Error::Rank {
+            expected,
+            given: x.ndim(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// On the CPU, of products and a softmax that knows masks; nothing if it doesn't know this one.

@@ -3,7 +3,7 @@
 use mlx_rs::ops::{concatenate, maximum};
 use mlx_rs::{Array, Dtype, Stream};
 
-use super::attention::{attention, Attention};
+use super::attention::{attention, check_axes, Attention};
 use super::creation::arange;
 use super::fast::places;
 use super::indexing::{put_slice_dynamic, size};
@@ -23,10 +23,7 @@ pub(super) fn attention_from(
     let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
         unreachable!()
     };
-    let (expected, given) = (4, q.ndim().min(k.ndim()).min(v.ndim()));
-    if expected != given {
-        return Err(Error::Rank { expected, given });
-    }
+    check_axes([q, k, v])?;
     let (queries, keys) = (q.shape()[2], k.shape()[2]);
     let end = known::number(position).map(|first| first.saturating_add(queries.into()));
     let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
