@@ -7,7 +7,7 @@ use super::cached::{in_stretches, STRETCH};
 use super::fast::places;
 use super::number;
 use crate::dtype::dtype_size;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::memory;
 use crate::simd::{self, Scores};

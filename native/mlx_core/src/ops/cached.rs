@@ -9,7 +9,7 @@ use super::fast::places;
 use super::indexing::{put_slice_dynamic, size};
 use super::number;
 use super::slicing::{rank, Part};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::known;
 
 /// Where the host knows the position, later keys are not even read.
