@@ -2,11 +2,12 @@
 """Times Python MLX on the cases that Mlx is compared on.
 
 The same MLX library runs underneath, so a ratio to these figures is the cost of the binding.
-Usage: python_mlx.py [--device cpu|gpu] [--only NAME ...]     (pip: mlx==0.32.2 and mlx-cpu or mlx-cuda-13, numpy)
+Usage: python_mlx.py [--device cpu|gpu] [--only NAME ...] [--serve]     (pip: mlx==0.32.2 and mlx-cpu or mlx-cuda-13, numpy)
 Prints one JSON object: case -> median microseconds (GFLOP/s where the name says so).
 """
 import argparse
 import json
+import sys
 import time
 
 import mlx.core as mx
@@ -76,10 +77,21 @@ def fast_cases():
     return {name: (lambda run=run: mx.eval(run())) for name, run in cases.items()}
 
 
+def serve(cases):
+    """Runs what is asked for, a case and how often, and prints the nanoseconds it took."""
+    for line in sys.stdin:
+        name, times = line.split()
+        start = time.perf_counter_ns()
+        for _ in range(int(times)):
+            cases[name]()
+        print(time.perf_counter_ns() - start, flush=True)
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--device", default="cpu")
     args.add_argument("--only", nargs="*")
+    args.add_argument("--serve", action="store_true")
     args = args.parse_args()
     mx.set_default_device(mx.Device(mx.gpu if args.device == "gpu" else mx.cpu))
     mx.random.seed(0)
@@ -197,6 +209,8 @@ def main():
         "window_max_8x112x112x64": lambda: mx.eval(pool(pooled)),
     }
     cases.update(fast_cases())
+    if args.serve:
+        return serve(cases)
     out = {}
     for name, run in cases.items():
         if not args.only or name in args.only:

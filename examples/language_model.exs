@@ -60,6 +60,7 @@ small = %{
   end
 
 params = if bits = opts[:bits], do: Decoder.quantize(params, bits: bits), else: params
+params = Decoder.fuse(params)
 prompt = opts |> Keyword.get(:prompt, "1,2,3,4,5") |> String.split(",")
 seed = Keyword.get(opts, :seed, 0)
 

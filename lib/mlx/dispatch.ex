@@ -253,7 +253,9 @@ defmodule Mlx.Dispatch do
     do: plain(args, on, register, [arg | nodes], refs)
 
   defp plain([], nil, _register, _nodes, _refs), do: nil
-  defp plain([], on, _register, nodes, refs), do: {on, Enum.reverse(nodes), Enum.reverse(refs)}
+
+  defp plain([], on, _register, nodes, refs),
+    do: {on, :lists.reverse(nodes), :lists.reverse(refs)}
 
   defp tensors([], acc), do: acc
   defp tensors([arg | args], acc), do: tensors(arg, tensors(args, acc))

@@ -200,12 +200,15 @@ defmodule Mlx.Fast do
   minus infinity.
 
   For a cache of keys and values of which a part is filled, `causal: true` and `:position` are enough.
-  If the position is a number, keys after the last query are not even read.
+  If the position is a number, keys after the last query are not even read. Neither are they if it is a
+  tensor `{}` of `s32` or `s64` that a compiled function is given by the host, such as one of
+  `Nx.BinaryBackend`, and there is no mask and no `:lengths`: then one program does for all positions.
 
   ## Kernels
 
   On NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
-  halves whose sizes are multiples of 8 up to 128. A position or lengths in a tensor are masks, too.
+  halves whose sizes are multiples of 8 up to 128. Lengths in a tensor, and positions that are not known
+  as above, are masks, too.
   Everything else is composed by MLX, and then, as on the CPU, needs memory for the products of all
   queries and keys.
 

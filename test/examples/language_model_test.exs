@@ -35,6 +35,24 @@ defmodule Mlx.Examples.LanguageModelTest do
   defp quantized(params, nil), do: params
   defp quantized(params, bits), do: Decoder.quantize(params, bits: bits, group_size: 64)
 
+  test "fused parts give the same" do
+    %{"config" => json, "prompt" => prompt} =
+      Enum.find(@cases |> File.read!() |> JSON.decode!(), &(&1["name"] == "qwen3"))
+
+    # The C++ compiler takes its time for each layer.
+    json = Map.put(json, "num_hidden_layers", 1)
+    params = json |> RandomWeights.make(1) |> Decoder.fuse()
+
+    [fused, plain] =
+      for fuse <- [true, false] do
+        opts = [defn_options: [compiler: Mlx.Compiler, fuse: fuse]]
+        generator = Decoder.generator(Decoder.config(json), params, opts)
+        Mlx.Generation.generate(generator, [hd(prompt)], max_tokens: 16)
+      end
+
+    assert fused == plain
+  end
+
   test "weights that are saved give the same" do
     %{"config" => json, "seed" => seed, "prompt" => prompt, "tokens" => expected} =
       Enum.find(@cases |> File.read!() |> JSON.decode!(), &(&1["name"] == "llama-4bit"))

@@ -5,14 +5,8 @@ defmodule Mlx.Examples.ServingTest do
   @moduletag :capture_log
 
   setup do
-    default = Mlx.Device.default()
-    Mlx.Device.set_default(:cpu)
     backend = Nx.default_backend()
-
-    on_exit(fn ->
-      Mlx.Device.set_default(default)
-      Nx.default_backend(backend)
-    end)
+    on_exit(fn -> Nx.default_backend(backend) end)
   end
 
   test "the example runs with a random model" do

@@ -275,7 +275,7 @@ defmodule Mlx.GenerationTest do
     end
 
     test "come from the stream that the caller is in" do
-      stream = Mlx.Stream.new(:cpu)
+      stream = Mlx.Stream.new()
       generator = generator()
       start = fn -> Generation.start(generator, [1, 2], max_tokens: 3) end
       %{ref: ref} = Mlx.Stream.with_stream(stream, start)

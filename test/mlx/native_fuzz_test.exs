@@ -155,11 +155,11 @@ defmodule Mlx.NativeFuzzTest do
       x = tensor({:f, 32}, [1, 32], <<0::size(32)-unit(32)>>)
 
       for format <- [[0, 2], [-1, 4], [32, 0]] do
-        {_, ref} = Native.stream_run(:cpu, :quantize_affine, [x], format)
+        {_, ref} = Native.stream_run(stream(), :quantize_affine, [x], format)
         assert {:error, %{kind: :shape, op: "quantize_affine"}} = read(ref)
 
         {_, ref} =
-          Native.stream_run(:cpu, :dequantize, [x, x, x], ["affine"] ++ format ++ [{:f, 32}])
+          Native.stream_run(stream(), :dequantize, [x, x, x], ["affine"] ++ format ++ [{:f, 32}])
 
         assert {:error, %{kind: :shape, op: "dequantize"}} = read(ref)
       end

@@ -188,24 +188,24 @@ defmodule Mlx.NativeTest do
             {:add, [input()], [], "2 operands"},
             {:add, [input(), input()], [1], "0 attributes"}
           ] do
-        assert {:error, error} = Native.stream_run(:cpu, row, inputs, attributes)
+        assert {:error, error} = Native.stream_run(device(), row, inputs, attributes)
         assert error.message =~ message
       end
 
-      assert catch_error(Native.stream_run(:cpu, "add", [input(), input()], []))
-      assert catch_error(Native.stream_run(:cpu, :add, [input(), self()], []))
+      assert catch_error(Native.stream_run(device(), "add", [input(), input()], []))
+      assert catch_error(Native.stream_run(device(), :add, [input(), self()], []))
       assert catch_error(Native.stream_run(:tpu, :negate, [input()], []))
     end
 
     test "that has been let go of isn't there" do
       ref = input()
       Native.tensor_deallocate(ref)
-      assert {:error, error} = Native.stream_run(:cpu, :negate, [ref], [])
+      assert {:error, error} = Native.stream_run(stream(), :negate, [ref], [])
       assert error.message == "the tensor was deallocated"
     end
 
     defp run(row, inputs, attributes \\ []) do
-      {status, ref} = Native.stream_run(:cpu, row, inputs, attributes)
+      {status, ref} = Native.stream_run(stream(), row, inputs, attributes)
       assert status in [:ok, :collect]
       read(ref)
     end

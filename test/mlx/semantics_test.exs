@@ -96,6 +96,19 @@ defmodule Mlx.SemanticsTest do
     end
   end
 
+  test "pow of integers with a negative exponent is cut to an integer" do
+    for type <- @signed do
+      args = [tensor([2, 7, -3, 1, -1, -1], type), tensor([-1, -2, -1, -5, -3, -4], type)]
+      assert_gives(&Nx.pow/2, args, tensor([0, 0, 0, 1, -1, 1], type))
+    end
+  end
+
+  test "population_count and count_leading_zeros are of every integer type" do
+    for type <- integers(), fun <- [&Nx.population_count/1, &Nx.count_leading_zeros/1] do
+      assert_same(fun, [sample(type)])
+    end
+  end
+
   test "shifts by the width or more leave nothing but the sign" do
     for type <- integers() do
       {_, width} = Nx.Type.normalize!(type)
@@ -123,6 +136,14 @@ defmodule Mlx.SemanticsTest do
     end
   end
 
+  test "cumulative sums and products are in Nx's type and don't wrap inside" do
+    for type <- [:s8, :s16, :u8, :u16] do
+      {_, high} = bounds(type)
+      assert_same(&Nx.cumulative_sum/1, [Nx.broadcast(tensor(high, type), {100})])
+      assert_same(&Nx.cumulative_product/1, [Nx.broadcast(tensor(high, type), {2})])
+    end
+  end
+
   test "reduce_max and reduce_min pass NaN on" do
     for type <- floats(),
         numbers <- [[1, :nan, 3], [:nan, :infinity, 1], [:neg_infinity, 2, :nan]] do
@@ -143,6 +164,14 @@ defmodule Mlx.SemanticsTest do
 
     for fun <- [&Nx.argmax/2, &Nx.argmin/2], tie_break <- [:low, :high] do
       assert_same(fun, [x, [tie_break: tie_break]])
+    end
+  end
+
+  test "argmax and argmin find the first or the last of equals, and keep the axis" do
+    x = tensor([[1, 5, 5, 0], [0, 3, 0, 3]], :s32)
+
+    for fun <- [&Nx.argmax/2, &Nx.argmin/2], tie_break <- [:low, :high], axis <- [0, 1] do
+      assert_same(fun, [x, [tie_break: tie_break, axis: axis, keep_axis: true]])
     end
   end
 

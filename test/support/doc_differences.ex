@@ -50,35 +50,41 @@ defmodule Mlx.DocDifferences do
     {Nx.Defn.Composite, {:flatten_list, 2}} => %{2 => []}
   }
 
-  @doc """
-  The options of `Mlx.DocExamples.check/2` by module and function, and the number of the
-  example there. Functions are names.
-  """
-  def all do
-    @digits |> Map.merge(@different) |> Map.merge(refused(), fn _, a, b -> Map.merge(a, b) end)
-  end
+  @all Map.merge(@digits, @different)
 
   # Vectorized integers are compared by way of f64.
   @by_way_of_f64 [{Nx, {:all_close, 3}, 10}, {Nx, {:all_close, 3}, 11}]
 
-  # On a device without f64.
-  defp refused do
+  @doc """
+  The options of `Mlx.DocExamples.check/2` by module and function, and the number of the
+  example there. Functions are names.
+  """
+  def all, do: @all
+
+  @doc """
+  The functions whose examples are run one by one, as what they print is not to the letter what is
+  printed on this device.
+  """
+  def apart, do: Enum.uniq(Map.keys(@all) ++ if(TestDevice.exact?(), do: [], else: inexact()))
+
+  defp inexact do
     for module <- DocExamples.modules(),
-        not TestDevice.f64?(),
-        %{function: function, number: number} = example <- DocExamples.examples(module),
-        DocExamples.f64?(example) or {module, function, number} in @by_way_of_f64 do
-      {{module, function}, {number, [refused: true]}}
-    end
-    |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
-    |> Map.new(fn {function, examples} -> {function, Map.new(examples)} end)
+        example <- DocExamples.examples(module),
+        refused?(example) or DocExamples.floats?(example),
+        do: {module, example.function}
   end
 
   @doc """
   The options for an example.
   """
-  def options(%{module: module, function: function, number: number}) do
-    options = get_in(all(), [{module, function}, number]) || []
-    Enum.map(options, &named/1)
+  def options(%{module: module, function: function, number: number} = example) do
+    options = get_in(@all, [{module, function}, number]) || []
+    if refused?(example), do: [refused: true], else: Enum.map(options, &named/1)
+  end
+
+  defp refused?(%{module: module, function: function, number: number} = example) do
+    not TestDevice.f64?() and
+      (DocExamples.f64?(example) or {module, function, number} in @by_way_of_f64)
   end
 
   # Attributes can't hold these functions.

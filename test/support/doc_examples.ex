@@ -12,6 +12,9 @@ defmodule Mlx.DocExamples do
   # The sign between the parts of a complex number belongs to the second.
   @number ~r/[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?/
 
+  # Some examples import them in a step before.
+  @sigils "import Nx, only: :sigils, warn: false\n"
+
   @doc """
   The modules of Nx whose documentation has examples.
   """
@@ -93,6 +96,12 @@ defmodule Mlx.DocExamples do
   end
 
   @doc """
+  Whether an example prints floats.
+  """
+  def floats?(%{steps: steps}),
+    do: Enum.any?(steps, fn {_, printed} -> "#{printed}" =~ ~r/\d\.\d/ end)
+
+  @doc """
   Whether an example computes with f64, by its text. Types alone are no tensors, and what Nx
   refuses does not get to a device.
   """
@@ -155,7 +164,7 @@ defmodule Mlx.DocExamples do
   @doc """
   Runs code with variables. Returns its value and the variables after it.
   """
-  def run(variables, code), do: Code.eval_string(code, variables)
+  def run(variables, code), do: Code.eval_string(@sigils <> code, variables)
 
   defp step(code, "** (" <> _ = printed, variables, opts) do
     [_, name, message] = Regex.run(~r/\A\*\* \(([\w.]+)\) (.*)\z/s, printed)
@@ -210,7 +219,8 @@ defmodule Mlx.DocExamples do
 
   defp close?(a, b, epsilon, opts) do
     with {:ok, a} <- float(a), {:ok, b} <- float(b) do
-      abs(a - b) <= Keyword.get(opts, :ulps, 0) * epsilon * max(abs(b), opts[:scale] || 0.0)
+      ulps = TestDevice.ulps(Keyword.get(opts, :ulps, 0))
+      abs(a - b) <= ulps * epsilon * max(abs(b), opts[:scale] || 0.0)
     else
       _ -> false
     end
@@ -224,5 +234,13 @@ defmodule Mlx.DocExamples do
     end
   end
 
-  defp epsilon(printed), do: if(printed =~ ~r/\bf64\b/, do: 2.0 ** -52, else: 2.0 ** -23)
+  defp epsilon(printed) do
+    cond do
+      printed =~ ~r/\bf64\b/ -> 2.0 ** -52
+      TestDevice.exact?() -> 2.0 ** -23
+      printed =~ ~r/\bbf16\b/ -> 2.0 ** -7
+      printed =~ ~r/\bf16\b/ -> 2.0 ** -10
+      true -> 2.0 ** -23
+    end
+  end
 end

@@ -243,7 +243,8 @@ defmodule Mlx.Oracle do
   end
 
   defp close?(a, b, type, opts) when is_float(a) and is_float(b) do
-    abs(a - b) <= (opts[:ulps] || 4) * @epsilon[type] * max(abs(b), opts[:scale] || 0.0)
+    ulps = TestDevice.ulps(opts[:ulps] || 4)
+    abs(a - b) <= ulps * @epsilon[type] * max(abs(b), opts[:scale] || 0.0)
   end
 
   defp close?(_a, _b, _type, _opts), do: false

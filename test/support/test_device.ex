@@ -57,6 +57,17 @@ defmodule Mlx.TestDevice do
   def type?(type), do: f64?() or type not in [:f64, {:f, 64}]
 
   @doc """
+  How far floats may be apart on the device, in units of the last place, where they may be that far
+  apart on the CPU. GPUs add in another order and have elementary functions of their own.
+  """
+  def ulps(ulps), do: if(device() == :gpu, do: 4 * max(ulps, 1), else: ulps)
+
+  @doc """
+  Whether documentation prints what this device does, to the letter.
+  """
+  def exact?, do: device() == :cpu and f64?()
+
+  @doc """
   The tags of tests that are left out, each with the reason.
   """
   def left_out do

@@ -82,12 +82,14 @@ defmodule Mlx.Lowering.Quantization do
   @doc """
   Whether a node is a quantized tensor as it is held.
   """
-  def deferred?(%Graph{} = node) do
+  def deferred?(%Graph{row: row} = node) when row in [:dequantize, :transpose, :cast] do
     case weight(node) do
       %{parts: parts} -> Enum.all?(parts, &Graph.input?/1)
       nil -> false
     end
   end
+
+  def deferred?(%Graph{}), do: false
 
   ## Products
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mlx_rs::{Array, Stream};
-use smallvec::SmallVec;
+use smallvec::{smallvec, SmallVec};
 
 use crate::attribute::Attribute;
 use crate::error::{catch, Error, Operation, Result, Signature};
@@ -81,6 +81,24 @@ impl Program {
             });
         }
         Ok(Program::of_steps(inputs, steps, outputs, registers))
+    }
+
+    /// A row on all inputs in their order, of which the first result is the output.
+    pub fn single(row: &'static Row, inputs: usize, attributes: Vec<Attribute>) -> Result<Program> {
+        row.check(inputs, attributes.len())?;
+        let instruction = Instruction {
+            row,
+            operands: (0..inputs).collect(),
+            attributes,
+        };
+        let results = inputs..inputs + instruction.results();
+        check_registers(&[inputs], results.end)?;
+        Ok(Program {
+            inputs,
+            registers: results.end,
+            steps: smallvec![Step::new(instruction, results)],
+            outputs: smallvec![inputs],
+        })
     }
 
     /// From steps that read only what is there before them.
@@ -337,6 +355,20 @@ mod tests {
         assert!(matches!(error, Error::Register { register: 1 }));
         let error = Program::new(1, Vec::new(), vec![3]).unwrap_err();
         assert!(matches!(error, Error::Register { register: 3 }));
+    }
+
+    #[test]
+    fn a_single_row_is_the_program_of_it() {
+        let add = instruction("add", &[0, 1]);
+        let program = Program::single(add.row, 2, vec![]).unwrap();
+        assert_eq!(program, Program::new(2, vec![add], vec![2]).unwrap());
+
+        let error = Program::single(row("add").unwrap(), 1, vec![]).unwrap_err();
+        assert!(matches!(error, Error::OperandCount { given: 1, .. }));
+        let nothing =
+            vec![Attribute::Program(Box::new(Program::new(1, vec![], vec![]).unwrap())); 2];
+        let error = Program::single(row("while").unwrap(), 1, nothing).unwrap_err();
+        assert!(matches!(error, Error::Register { register: 1 }));
     }
 
     #[test]

@@ -85,19 +85,10 @@ fn program_at(
     Ok(Program::new(inputs, instructions, numbers(outputs)?)?)
 }
 
-/// Checks a row on all inputs in their order, of which the result is the output.
+/// Checks a row on all inputs in their order, of which the first result is the output.
 pub fn single(inputs: usize, name: Term, attributes: Term) -> Result<Program, Refusal> {
-    let instruction = Instruction {
-        row: row(name)?,
-        operands: (0..inputs).collect(),
-        attributes: each(attributes, |term| attribute(0, term))?,
-    };
-    let instructions = Instructions::from([instruction]);
-    Ok(Program::new(
-        inputs,
-        instructions,
-        Few::from_iter([inputs]),
-    )?)
+    let attributes = each(attributes, |term| attribute(0, term))?;
+    Ok(Program::single(row(name)?, inputs, attributes)?)
 }
 
 fn instruction(depth: usize, term: Term) -> Result<Instruction, Refusal> {

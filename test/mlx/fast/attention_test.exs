@@ -35,6 +35,26 @@ defmodule Mlx.Fast.AttentionTest do
     end
   end
 
+  test "of more queries than are taken together" do
+    for type <- [:f32, :bf16], keys <- [70, 133] do
+      args = attended(type, 1, {4, 2}, 70, keys)
+      assert_attends(args, causal: true)
+      assert_attends(args, causal: true, sinks: waves(type, {4}))
+    end
+  end
+
+  test "with positions that the host gives, or others" do
+    for queries <- [1, 3],
+        at <- [0, 2, 4, 6, 100, -3],
+        type <- [:s32, :s64, :u8],
+        at >= 0 or type != :u8 do
+      args = attended(:f32, 2, {4, 2}, queries, 7)
+      assert_attends(args, causal: true, position: tensor(at, type))
+      opts = [causal: true, position: tensor(at, type), sinks: waves(:f32, {4})]
+      assert_attends(args, opts)
+    end
+  end
+
   test "with positions and lengths" do
     args = attended(:f32, 2, {4, 2}, 3, 7)
 

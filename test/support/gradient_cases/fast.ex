@@ -57,6 +57,12 @@ defmodule Mlx.GradientCases.Fast do
       [
         row(
           Fast.Attention,
+          "from a position",
+          &Fast.scaled_dot_product_attention(&1, &2, &3, causal: true, position: tensor(1, :s32)),
+          shapes
+        ),
+        row(
+          Fast.Attention,
           "with a mask and sinks",
           &Fast.scaled_dot_product_attention(&1, &2, &3, mask: &4, sinks: &5),
           shapes ++ [{2, 3}, {2}]

@@ -1,16 +1,14 @@
 //! Sums of values, weighted by how well their keys match queries.
 
-use mlx_rs::ops::{concatenate, maximum, select};
+use mlx_rs::ops::select;
 use mlx_rs::{Array, Dtype, Stream};
 
-use super::creation::arange;
+use super::cached::{in_stretches, STRETCH};
 use super::fast::places;
 use super::number;
-use super::slicing::Part;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result};
 use crate::ffi::{c_op, on_gpu, optional};
-use crate::known;
 use crate::memory;
 use crate::simd::{self, Scores};
 
@@ -67,7 +65,7 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
 }
 
 /// Batch, heads, positions and the numbers of each.
-fn check_axes(operands: [&Array; 3]) -> Result<()> {
+pub(super) fn check_axes(operands: [&Array; 3]) -> Result<()> {
     let expected = 4;
     match operands.iter().find(|x| x.ndim() != expected) {
         Some(x) => Err(Error::Rank {
@@ -76,32 +74,6 @@ fn check_axes(operands: [&Array; 3]) -> Result<()> {
         }),
         None => Ok(()),
     }
-}
-
-/// Queries that are taken together on the CPU, where MLX computes what is hidden as well.
-const STRETCH: i32 = 64;
-
-/// Causal attention, in which a stretch of queries sees none of the keys after it.
-fn in_stretches(
-    [q, k, v]: [&Array; 3],
-    sinks: Option<&Array>,
-    options: Attention,
-    s: &Stream,
-) -> Result<Array> {
-    let (queries, keys) = (q.dim(-2), k.dim(-2));
-    let part = |x: &Array, start, end| {
-        let part = Part::whole(x.shape()).along(2, start, end - start, 1);
-        part.of(x, s)
-    };
-    let mut attended = Vec::new();
-    for start in (0..queries).step_by(STRETCH as usize) {
-        let end = queries.min(start + STRETCH);
-        let seen = keys - queries + end;
-        let parts = [part(q, start, end)?, part(k, 0, seen)?, part(v, 0, seen)?];
-        let operands: Vec<&Array> = parts.iter().chain(sinks).collect();
-        attended.push(attention(&operands, options, s)?);
-    }
-    Ok(concatenate(&attended, 2)?)
 }
 
 /// On the CPU, of products and a softmax that knows masks; nothing if it doesn't know this one.
@@ -143,51 +115,6 @@ fn composed(
     let attended = shares.matmul(v)?;
     let width = v.shape()[3];
     Ok(Some(attended.reshape(&[batch, heads, queries, width])?))
-}
-
-/// Where the host knows the position, later keys are not even read.
-pub(super) fn attention_from(
-    operands: &[&Array],
-    scale: f64,
-    sinks: bool,
-    s: &Stream,
-) -> Result<Array> {
-    let places = places("attention_from", operands, [true, true, true, true, sinks])?;
-    let [Some(q), Some(k), Some(v), Some(position), sinks] = places else {
-        unreachable!()
-    };
-    check_axes([q, k, v])?;
-    let (queries, keys) = (q.shape()[2], k.shape()[2]);
-    let end = known::number(position).map(|first| first.saturating_add(queries.into()));
-    let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
-    let (k, v, mask) = match seen {
-        Some(end) => {
-            let seen = |x: &Array| Part::whole(x.shape()).along(2, 0, end as i32, 1).of(x, s);
-            (seen(k)?, seen(v)?, None)
-        }
-        None => (
-            k.clone(),
-            v.clone(),
-            Some(earlier(position, queries, keys, s)?),
-        ),
-    };
-    let options = Attention {
-        scale,
-        causal: mask.is_none() && queries > 1,
-        mask: mask.is_some(),
-        sinks: sinks.is_some(),
-    };
-    let rest = [mask.as_ref(), sinks].into_iter().flatten();
-    let operands: Vec<&Array> = [q, &k, &v].into_iter().chain(rest).collect();
-    attention(&operands, options, s)
-}
-
-/// Which keys each query sees, from the first one on.
-fn earlier(position: &Array, queries: i32, keys: i32, s: &Stream) -> Result<Array> {
-    let count = |stop: i32| arange(stop.into(), Dtype::Int32, s);
-    let last = position.as_dtype(Dtype::Int32)?.add(count(queries)?)?;
-    let last = maximum(last, number(0, Dtype::Int32)?)?.reshape(&[1, 1, queries, 1])?;
-    Ok(count(keys)?.le(last)?)
 }
 
 /// On the CPU products of halves take many times as long as those of single precision.

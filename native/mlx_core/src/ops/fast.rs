@@ -5,17 +5,15 @@ use std::sync::Arc;
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
-use super::attention::{attention, attention_from, Attention};
+use super::attention::{attention, Attention};
+use super::cached::{attention_from, update_cache};
 use super::functions::{self, fast};
-use super::indexing::{put_slice_dynamic, size};
 use super::reduction::{reduce, SUM};
-use super::slicing::{rank, Part};
 use super::{ops, row};
 use crate::error::{Error, Result};
 use crate::evaluation;
 use crate::ffi::{c_op, on_gpu, optional};
 use crate::fuse::Fused;
-use crate::known;
 use crate::program::{Instruction, Instructions, Program};
 use crate::simd::{self, Scores, Sigmoid};
 
@@ -187,25 +185,6 @@ fn rope(operands: &[&Array], rope: Rope, s: &Stream) -> Result<Array> {
         ),
         s
     )?)
-}
-
-fn update_cache(
-    cache: &Array,
-    update: &Array,
-    position: &Array,
-    axis: i32,
-    s: &Stream,
-) -> Result<Array> {
-    rank(cache, update.shape())?;
-    let (size, length) = (size(cache, axis)?, size(update, axis)?);
-    match known::number(position) {
-        Some(position) if length > 0 => {
-            let start = position.clamp(0, (size - length).max(0).into()) as i32;
-            let part = Part::whole(cache.shape()).along(axis as usize, start, length, 1);
-            part.replaced(cache, update, s)
-        }
-        _ => put_slice_dynamic(cache, update, &position.reshape(&[1])?, &[axis], s),
-    }
 }
 
 fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {

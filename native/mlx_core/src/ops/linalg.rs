@@ -22,6 +22,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use super::ops;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::simd;
 
 ops! {
     /// The product of matrices of a float type.
@@ -93,5 +94,5 @@ fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
         let wide = |x: &Array| x.as_dtype(Dtype::Float32);
         return Ok(mlx::matmul(&wide(a)?, &wide(b)?)?.as_dtype(dtype)?);
     }
-    Ok(mlx::matmul(a, b)?)
+    simd::product(a, b, s)?.map_or_else(|| Ok(mlx::matmul(a, b)?), Ok)
 }

@@ -1,6 +1,7 @@
 //! The table of ops: one row is a name, its operands, its attributes and what it does.
 
 mod attention;
+mod cached;
 mod control;
 mod convolution;
 mod creation;

@@ -13,6 +13,7 @@ mod level;
 mod map;
 mod number;
 mod primitive;
+mod product;
 mod rows;
 mod softmax;
 
@@ -20,5 +21,6 @@ pub(crate) use functions::{
     Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh,
 };
 pub(crate) use map::{map, Function};
+pub(crate) use product::product;
 pub(crate) use rows::{layer_norm, rms_norm, swiglu};
 pub(crate) use softmax::{softmax, Scores};

@@ -126,8 +126,76 @@ class Simd : public mx::Primitive {
   mlx_simd_plan plan_;
 };
 
+// The product of a matrix in row order and one in any order; of others MLX's own.
+class Product : public mx::Primitive {
+ public:
+  Product(mx::Stream stream, void (*function)(const mlx_simd_call*))
+      : mx::Primitive(stream), function_(function) {}
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    const auto &a = inputs[0], &b = inputs[1];
+    bool transposed = !b.flags().row_contiguous;
+    if (!a.flags().row_contiguous ||
+        (transposed && !b.flags().col_contiguous)) {
+      mx::matmul(a, b, stream()).primitive().eval_cpu(inputs, outputs);
+      return;
+    }
+    outputs[0].set_data(mx::allocator::malloc(outputs[0].nbytes()));
+    mlx_simd_call call{};
+    call.inputs[0] = a.data<void>();
+    call.inputs[1] = b.data<void>();
+    call.output = outputs[0].data<void>();
+    call.length = a.shape(0);
+    call.row = b.shape(1);
+    call.parameters[0] = a.shape(1);
+    call.parameters[1] = transposed;
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, call] { function(&call); });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
+      override {
+    throw std::runtime_error("there is no kernel of a GPU here");
+  }
+
+  const char* name() const override {
+    return "Product";
+  }
+
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return dynamic_cast<const Product*>(&other) != nullptr;
+  }
+
+  std::vector<mx::Shape> output_shapes(
+      const std::vector<mx::array>& inputs) override {
+    return {{inputs[0].shape(0), inputs[1].shape(1)}};
+  }
+
+ private:
+  void (*function_)(const mlx_simd_call*);
+};
+
 const mx::array& array_of(mlx_simd_handle handle) {
   return *static_cast<mx::array*>(handle.ctx);
+}
+
+template <typename Make>
+int made(mlx_simd_handle* result, mlx_simd_handle stream, Make make) {
+  try {
+    const auto& s = *static_cast<mx::Stream*>(stream.ctx);
+    if (s.device.type != mx::Device::cpu) {
+      return 2;
+    }
+    result->ctx = new mx::array(make(s));
+    return 0;
+  } catch (const std::exception& error) {
+    _mlx_error(__FILE__, __LINE__, "%s", error.what());
+  } catch (...) {
+    _mlx_error(__FILE__, __LINE__, "an unknown failure");
+  }
+  return 1;
 }
 
 } // namespace
@@ -140,11 +208,7 @@ extern "C" int mlx_simd_array(
     const mlx_simd_handle* inputs,
     size_t count,
     mlx_simd_handle stream) {
-  try {
-    const auto& s = *static_cast<mx::Stream*>(stream.ctx);
-    if (s.device.type != mx::Device::cpu) {
-      return 2;
-    }
+  return made(result, stream, [&](mx::Stream s) {
     std::vector<mx::array> arrays;
     arrays.reserve(count);
     for (size_t i = 0; i < count; ++i) {
@@ -152,16 +216,25 @@ extern "C" int mlx_simd_array(
     }
     auto shape = arrays[0].shape();
     auto dtype = arrays[0].dtype();
-    result->ctx = new mx::array(
-        std::move(shape),
-        dtype,
-        std::make_shared<Simd>(s, *plan),
-        std::move(arrays));
-    return 0;
-  } catch (const std::exception& error) {
-    _mlx_error(__FILE__, __LINE__, "%s", error.what());
-  } catch (...) {
-    _mlx_error(__FILE__, __LINE__, "an unknown failure");
-  }
-  return 1;
+    auto primitive = std::make_shared<Simd>(s, *plan);
+    return mx::array(
+        std::move(shape), dtype, std::move(primitive), std::move(arrays));
+  });
+}
+
+// Makes the product of two matrices of the same type, with the same answers.
+extern "C" int mlx_simd_product(
+    mlx_simd_handle* result,
+    void (*function)(const mlx_simd_call*),
+    mlx_simd_handle a,
+    mlx_simd_handle b,
+    mlx_simd_handle stream) {
+  return made(result, stream, [&](mx::Stream s) {
+    const auto &left = array_of(a), &right = array_of(b);
+    return mx::array(
+        {left.shape(0), right.shape(1)},
+        left.dtype(),
+        std::make_shared<Product>(s, function),
+        {left, right});
+  });
 }

@@ -47,6 +47,14 @@ extern "C" {
         count: usize,
         stream: mlx_sys::mlx_stream,
     ) -> c_int;
+
+    fn mlx_simd_product(
+        result: *mut mlx_sys::mlx_array,
+        function: Entry,
+        a: mlx_sys::mlx_array,
+        b: mlx_sys::mlx_array,
+        stream: mlx_sys::mlx_stream,
+    ) -> c_int;
 }
 
 /// The stream is not a CPU's.
@@ -79,12 +87,29 @@ pub(super) fn array<K: Kernel>(
         parameters,
         ordered: order == Order::Rows,
     };
-    let mut elsewhere = false;
-    let array = ffi::array(|result| {
+    on_cpu(|result| {
+        let (inputs, count) = (handles.as_ptr(), handles.len());
         // Safety: the handles are alive, and the primitive copies the plan, whose name and
         // function are static.
-        let status =
-            unsafe { mlx_simd_array(result, &plan, handles.as_ptr(), handles.len(), s.as_ptr()) };
+        unsafe { mlx_simd_array(result, &plan, inputs, count, s.as_ptr()) }
+    })
+}
+
+/// What a function makes of two matrices of the same type, whose inner sizes agree; by MLX's
+/// own product where there are gaps in them, and nothing if the stream is not a CPU's.
+/// Parameters of the call are their inner size and whether the second one's columns lie one
+/// after the other; its length is the rows.
+pub(super) fn product(a: &Array, b: &Array, function: Entry, s: &Stream) -> Result<Option<Array>> {
+    // Safety: the handles are alive, and the function is static.
+    on_cpu(|result| unsafe {
+        mlx_simd_product(result, function, a.as_ptr(), b.as_ptr(), s.as_ptr())
+    })
+}
+
+fn on_cpu(make: impl FnOnce(*mut mlx_sys::mlx_array) -> c_int) -> Result<Option<Array>> {
+    let mut elsewhere = false;
+    let array = ffi::array(|result| {
+        let status = make(result);
         elsewhere = status == ELSEWHERE;
         if elsewhere {
             0

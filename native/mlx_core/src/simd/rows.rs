@@ -147,3 +147,94 @@ unsafe fn scaled<T: Number>(call: &Call, from: *const T, to: *mut T, [mean, scal
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::level::entries;
+    use std::ptr::null;
+
+    fn run<K: Kernel>(operands: [&[f32]; 3], row: usize, eps: f64) -> Vec<Vec<f32>> {
+        let pointer = |x: &[f32]| {
+            if x.is_empty() {
+                null()
+            } else {
+                x.as_ptr().cast()
+            }
+        };
+        let mut parameters = NO_PARAMETERS;
+        parameters[0] = eps;
+        let by_level = entries::<K, f32>().into_iter().flatten().map(|entry| {
+            let mut y = vec![f32::NAN; operands[0].len()];
+            let call = Call {
+                inputs: operands.map(pointer),
+                output: y.as_mut_ptr().cast(),
+                length: y.len(),
+                row,
+                parameters,
+            };
+            // Safety: the operands have the sizes that the kernels ask for.
+            unsafe { entry(&call) };
+            y
+        });
+        by_level.collect()
+    }
+
+    fn numbers(count: usize, from: f32) -> Vec<f32> {
+        (0..count)
+            .map(|at| (at as f32 * 0.7 + from).sin() + 0.5)
+            .collect()
+    }
+
+    fn assert_near(got: Vec<Vec<f32>>, expected: &[f64]) {
+        for got in got {
+            for (got, expected) in got.iter().zip(expected) {
+                let distance = (f64::from(*got) - expected).abs();
+                assert!(distance <= expected.abs() * 1e-7 + 1e-9, "{got} {expected}");
+            }
+        }
+    }
+
+    fn normalized(x: &[f32], row: usize, centred: bool, eps: f64) -> Vec<f64> {
+        let normalized = |row: &[f32]| -> Vec<f64> {
+            let size = row.len() as f64;
+            let wide: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+            let mean = if centred {
+                wide.iter().sum::<f64>() / size
+            } else {
+                0.0
+            };
+            let squares = wide.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+            let root = (squares / size + eps).sqrt();
+            wide.iter().map(|x| (x - mean) / root).collect()
+        };
+        x.chunks(row).flat_map(normalized).collect()
+    }
+
+    #[test]
+    fn norms_of_rows_of_any_length_at_each_level() {
+        for row in [1, 5, 16, 33, 384] {
+            let x = numbers(3 * row, 0.0);
+            let (weight, bias) = (numbers(row, 1.0), numbers(row, 2.0));
+            let at = |factor: &[f32], place: usize| f64::from(factor[place % row]);
+            let rms = normalized(&x, row, false, 0.125);
+            assert_near(run::<Norm<false>>([&x, &[], &[]], row, 0.125), &rms);
+            let norm = normalized(&x, row, true, 0.125).into_iter().enumerate();
+            let norm: Vec<f64> = norm
+                .map(|(i, y)| y * at(&weight, i) + at(&bias, i))
+                .collect();
+            assert_near(run::<Norm<true>>([&x, &weight, &bias], row, 0.125), &norm);
+        }
+    }
+
+    #[test]
+    fn gates_at_each_level() {
+        let (gate, up) = (numbers(37, 0.0), numbers(37, 3.0));
+        let pairs = gate
+            .iter()
+            .zip(&up)
+            .map(|(&x, &up)| (f64::from(x), f64::from(up)));
+        let expected: Vec<f64> = pairs.map(|(x, up)| x / (1.0 + (-x).exp()) * up).collect();
+        assert_near(run::<SwiGlu>([&gate, &up, &[]], 37, 0.0), &expected);
+    }
+}

@@ -184,3 +184,98 @@ impl<T: Number> Row<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::level::entries;
+    use crate::simd::number::{Bf16, F16};
+    use std::ptr::null;
+
+    const BATCHES: usize = 2;
+    const HEADS: usize = 3;
+
+    /// Scores that differ by little and by much, some of them minus infinity.
+    fn score(at: usize) -> f64 {
+        match at % 17 {
+            0 => f64::NEG_INFINITY,
+            rest => (rest * rest) as f64 / 16.0 - (at % 5) as f64,
+        }
+    }
+
+    fn check<T: Number>(scores: Scores, keys: usize, masked: Option<[usize; 2]>, ulp: f64) {
+        let rows = BATCHES * HEADS * scores.queries;
+        let x: Vec<T> = (0..rows * keys).map(|at| T::narrow(score(at))).collect();
+        let [batch_step, query_step] = masked.unwrap_or([0, 0]);
+        let mask_rows = BATCHES * scores.queries;
+        let mask: Vec<T> = (0..mask_rows * keys)
+            .map(|at| T::narrow(score(at / 3 + 1)))
+            .collect();
+        let per_batch = HEADS * scores.queries;
+        let counts = [scores.queries, per_batch, batch_step, query_step].map(|count| count as f64);
+        let [queries, of_batch, batches, of_query] = counts;
+        let causal = f64::from(scores.causal);
+        let parameters = [scores.scale, causal, queries, of_batch, batches, of_query];
+        for entry in entries::<Softmax, T>().into_iter().flatten() {
+            let mut got = x.clone();
+            let call = Call {
+                inputs: [
+                    got.as_ptr().cast(),
+                    masked.map_or(null(), |_| mask.as_ptr().cast()),
+                    null(),
+                ],
+                output: got.as_mut_ptr().cast(),
+                length: got.len(),
+                row: keys,
+                parameters,
+            };
+            // Safety: the vectors have the sizes that the call names.
+            unsafe { entry(&call) };
+            for row in 0..rows {
+                let query = row % scores.queries;
+                let mask_row = row / per_batch * batch_step + query * query_step;
+                let value = |key: usize| -> f64 {
+                    let added = masked.map_or(0.0, |_| mask[mask_row * keys + key].widen());
+                    let hidden = scores.causal && key + scores.queries > keys + query;
+                    let score = x[row * keys + key].widen() * scores.scale + added;
+                    if hidden {
+                        0.0
+                    } else {
+                        score.exp()
+                    }
+                };
+                let sum: f64 = (0..keys).map(value).sum();
+                for key in 0..keys {
+                    let (got, expected) = (got[row * keys + key].widen(), value(key) / sum);
+                    assert!(
+                        (got - expected).abs() <= expected * ulp + 3e-8,
+                        "{got} {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn masks_causes_and_lengths_at_each_level() {
+        for keys in [5, 16, 33] {
+            for queries in [1, 3] {
+                for causal in [false, true] {
+                    for scale in [1.0, 0.25] {
+                        let scores = Scores {
+                            scale,
+                            heads: HEADS,
+                            queries,
+                            causal,
+                        };
+                        for masked in [None, Some([0, 0]), Some([1, 0]), Some([queries, 1])] {
+                            check::<f32>(scores, keys, masked, 2e-7);
+                            check::<F16>(scores, keys, masked, 1e-3);
+                            check::<Bf16>(scores, keys, masked, 8e-3);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
