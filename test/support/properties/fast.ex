@@ -19,6 +19,7 @@ defmodule Mlx.Properties.Fast do
       {Fast.Attention, attention()},
       {Fast.Softmax, softmax()},
       {Fast.SwiGLU, swiglu()},
+      {Fast.GELU, gelu()},
       {Fast.Cache, update_cache()},
       {"einsum", einsum()}
     ]
@@ -59,6 +60,16 @@ defmodule Mlx.Properties.Fast do
             gate <- floats(type, shape),
             up <- floats(type, shape) do
       {&Fast.swiglu/2, [gate, up], @close}
+    end
+  end
+
+  defp gelu do
+    gen all type <- member_of(@types),
+            rank <- integer(0..3),
+            shape <- shape(rank),
+            x <- floats(type, shape),
+            approximate <- member_of([:none, :tanh, :sigmoid]) do
+      {&Fast.gelu(&1, approximate: approximate), [x], @close}
     end
   end
 

@@ -18,7 +18,8 @@ mod rows;
 mod softmax;
 
 pub(crate) use functions::{
-    Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh,
+    Cos, Erf, Erfc, Exp, Expm1, Gelu, GeluSigmoid, GeluTanh, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt,
+    Tanh,
 };
 pub(crate) use map::{map, Function};
 pub(crate) use product::product;
