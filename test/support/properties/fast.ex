@@ -116,7 +116,8 @@ defmodule Mlx.Properties.Fast do
             keys <- integer(1..9),
             queries <- one_of([constant(1), integer(1..keys)]),
             size <- integer(1..9),
-            value_size <- integer(1..9),
+            # Where the kernel of the CPU is, and where it is not.
+            value_size <- one_of([integer(1..9), member_of([16, 32])]),
             heads = groups * repeats,
             q <- floats(type, {batch, heads, queries, size}),
             k <- floats(type, {batch, groups, keys, size}),

@@ -36,6 +36,8 @@ pub(crate) fn map<F: Function>(x: &Array, s: &Stream) -> Result<Option<Array>> {
 pub(super) struct Map<F>(PhantomData<F>);
 
 impl<F: Function> Kernel for Map<F> {
+    type Call = Call;
+
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());

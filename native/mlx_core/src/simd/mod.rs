@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod accuracy;
+mod attention;
 mod chunk;
 mod functions;
 mod level;
@@ -17,6 +18,7 @@ mod product;
 mod rows;
 mod softmax;
 
+pub(crate) use attention::attention;
 pub(crate) use functions::{
     Cos, Erf, Erfc, Exp, Expm1, Gelu, GeluSigmoid, GeluTanh, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt,
     Tanh,
