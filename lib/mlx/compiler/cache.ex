@@ -5,6 +5,7 @@ defmodule Mlx.Compiler.Cache do
   # everyone; who finds nothing asks this process, which lets one compile while others wait.
 
   use GenServer
+  alias Mlx.Compiler.Closure
 
   @table __MODULE__
   @limit 1024
@@ -56,6 +57,7 @@ defmodule Mlx.Compiler.Cache do
 
   def clear do
     :ets.delete_all_objects(@table)
+    Closure.clear()
     :ok
   end
 
@@ -66,6 +68,7 @@ defmodule Mlx.Compiler.Cache do
   @impl true
   def init(nil) do
     :ets.new(@table, [:named_table, :public, read_concurrency: true])
+    Closure.start()
     {:ok, %{}}
   end
 

@@ -114,7 +114,7 @@ fn call([q, k, v]: [&Array; 3], mask: Option<&Array>, scale: f64, causal: bool) 
 impl Call {
     /// Whether the kernel computes it, and a BLAS would not be faster.
     fn pays(&self) -> bool {
-        let wide = self.size > 0 && self.width > 0 && self.width % WIDTH == 0;
+        let wide = self.size > 0 && self.width > 0 && self.width.is_multiple_of(WIDTH);
         let near = self.size <= MOST_NUMBERS && (1..=MOST_KEYS).contains(&self.keys);
         wide && near && self.queries >= ROWS
     }
