@@ -102,7 +102,7 @@ defmodule Mlx.MemoryTest do
       mb = 1024 * 1024
       Mlx.Memory.set_limit(512 * mb)
       64 = div(Mlx.Memory.stats().cache_limit, mb)
-      for size <- [40, 60, 90], do: Mlx.eval(Nx.iota({size * mb}, type: :u8))
+      for size <- [40, 60, 90], do: Mlx.eval(Nx.iota({div(size * mb, 4)}, type: :s32))
       for pid <- Process.list(), do: :erlang.garbage_collect(pid)
       Mlx.synchronize()
       true = Mlx.Memory.stats().cache <= 64 * mb + #{above(90 * @mb)}
