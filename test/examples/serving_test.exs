@@ -29,7 +29,7 @@ defmodule Mlx.Examples.ServingTest do
   # The parts of what it prints: how long it took, and each question with what is closest.
   defp run(args) do
     [took | questions] = args |> output() |> String.trim() |> String.split("\n\n")
-    assert took =~ ~r/^20 sentences on the cpu in \d+ ms$/
+    assert took =~ ~r/^20 sentences on the #{Mlx.TestDevice.device()} in \d+ ms$/
     [took | Enum.map(questions, &question/1)]
   end
 
