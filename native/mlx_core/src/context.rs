@@ -31,14 +31,8 @@ const MAX_PENDING_OPS: usize = 32;
 /// Slots in flight before those that are done are looked for.
 const MAX_IN_FLIGHT: usize = 4096;
 
-/// Bytes of results built before evaluation starts without being asked for. A GPU takes many
-/// operations at once, and has the memory for them.
-fn max_pending_bytes(device: Device) -> usize {
-    match device {
-        Device::Cpu => 64 << 20,
-        Device::Gpu => 1 << 30,
-    }
-}
+/// Bytes of results built before evaluation starts without being asked for.
+const MAX_PENDING_BYTES: usize = 64 << 20;
 
 /// Whether each instruction is computed before the next, so that a failure has a culprit.
 static STEPWISE: AtomicBool = AtomicBool::new(false);
@@ -127,8 +121,7 @@ impl Context {
             let slot = Arc::downgrade(slot);
             self.pending.push(Made { slot, program });
         }
-        let most = max_pending_bytes(self.worker.device());
-        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= most {
+        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
             self.flush();
         }
         Ok(())

@@ -12,7 +12,6 @@ mod beside;
 mod blocks;
 mod context;
 mod cuda;
-mod cuda_kernel;
 mod device;
 mod dtype;
 mod error;
