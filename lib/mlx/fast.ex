@@ -10,7 +10,7 @@ defmodule Mlx.Fast do
   |---|---|---|---|
   | `rms_norm/3`, `layer_norm/4` | one kernel | one kernel | one kernel |
   | `rope/3` | one kernel | one kernel | composed |
-  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | composed, of halves in `f32` |
+  | `scaled_dot_product_attention/4` | one kernel | one kernel, but see there | one kernel, but see there; of halves in `f32` |
   | `softmax/2` along the last axis | one kernel | one kernel | one kernel |
   | `swiglu/2`, `gelu/2` | one kernel | one kernel | one kernel |
   | `update_cache/4` | writes what is new | writes what is new | writes what is new |
@@ -247,8 +247,9 @@ defmodule Mlx.Fast do
   On NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
   halves whose sizes are multiples of 8 up to 128. Lengths in a tensor, and positions that are not known
   as above, are masks, too.
-  Everything else is composed by MLX, and then, as on the CPU, needs memory for the products of all
-  queries and keys.
+  On CPUs there is one kernel for six queries or more, of up to 256 numbers each, and 1,024 keys at most, whose
+  values have a multiple of 16 numbers, without sinks and without a mask that differs between heads.
+  Everything else is composed, and then needs memory for the products of all queries and keys.
 
   ## Examples
 

@@ -7,14 +7,28 @@ pub(super) const CHUNK: usize = 16;
 
 pub(super) type Chunk = [f64; CHUNK];
 
-/// Where chunks begin, and how many elements each has.
-#[inline(always)]
-pub(super) fn chunks(length: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..length.div_ceil(CHUNK)).map(move |chunk| {
-        let at = chunk * CHUNK;
-        (at, CHUNK.min(length - at))
-    })
+/// Runs a block for each chunk, with the place where it begins and how many elements it has.
+///
+/// The block is there twice, so that the compiler knows the size of all chunks but the last.
+macro_rules! each_chunk {
+    ($length:expr, |$at:ident, $count:ident| $block:block) => {{
+        let length: usize = $length;
+        let whole = length - length % $crate::simd::chunk::CHUNK;
+        for $at in (0..whole).step_by($crate::simd::chunk::CHUNK) {
+            let $count = $crate::simd::chunk::CHUNK;
+            // Else the compiler makes vectors of numbers that lie a chunk apart.
+            // Safety: it does nothing.
+            unsafe { std::arch::asm!("", options(nomem, nostack, preserves_flags)) };
+            $block
+        }
+        if whole < length {
+            let ($at, $count) = (whole, length - whole);
+            $block
+        }
+    }};
 }
+
+pub(super) use each_chunk;
 
 /// So many elements, and `rest` in the places of those that are missing.
 ///

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use mlx_rs::{Array, Stream};
 
-use super::chunk::{chunks, load, store, Chunk, CHUNK};
+use super::chunk::{each_chunk, load, store, Chunk};
 use super::level::{Kernel, Level};
 use super::number::Number;
 use super::primitive::{array, Call, Order, NO_PARAMETERS};
@@ -41,13 +41,13 @@ impl<F: Function> Kernel for Map<F> {
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());
-        for (at, count) in chunks(call.length) {
+        each_chunk!(call.length, |at, count| {
             // Safety: so many elements are left on either side.
             unsafe {
                 let chunk = load(from.add(at), count, 0.0);
                 store(to.add(at), count, values::<F, L>(chunk));
             }
-        }
+        });
     }
 }
 
@@ -65,19 +65,12 @@ fn values<F: Function, L: Level>(chunk: Chunk) -> Chunk {
     values
 }
 
-/// Whether the formula holds not for all of them, by halves, as vectors find it.
+/// Whether the formula holds not for all, by the bits of magnitudes, of which NaN has more than
+/// any number.
 #[inline(always)]
 fn reaches_beyond<F: Function>(chunk: &Chunk) -> bool {
-    let mut counts = [0.0; CHUNK];
-    for (count, x) in counts.iter_mut().zip(chunk) {
-        *count = if x.abs() > F::LIMIT { 1.0 } else { 0.0 };
-    }
-    let mut half = CHUNK / 2;
-    while half > 0 {
-        for lane in 0..half {
-            counts[lane] += counts[lane + half];
-        }
-        half /= 2;
-    }
-    counts[0] > 0.0
+    let largest = chunk
+        .iter()
+        .fold(0, |largest, x| x.abs().to_bits().cast_signed().max(largest));
+    largest > F::LIMIT.to_bits().cast_signed()
 }

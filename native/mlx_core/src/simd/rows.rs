@@ -2,7 +2,7 @@
 
 use mlx_rs::{Array, Stream};
 
-use super::chunk::{chunks, load, store, CHUNK};
+use super::chunk::{each_chunk, load, store, CHUNK};
 use super::functions::sigmoid;
 use super::level::{Kernel, Level};
 use super::number::Number;
@@ -69,14 +69,14 @@ impl Kernel for SwiGlu {
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let [gate, up] = [0, 1].map(|input: usize| call.inputs[input].cast::<T>());
         let to = call.output.cast::<T>();
-        for (at, count) in chunks(call.length) {
+        each_chunk!(call.length, |at, count| {
             // Safety: so many elements are left in each.
             unsafe {
                 let (gate, up) = (load(gate.add(at), count, 0.0), load(up.add(at), count, 0.0));
                 let product = |lane: usize| gate[lane] * sigmoid::<L>(gate[lane]) * up[lane];
                 store(to.add(at), count, std::array::from_fn(product));
             }
-        }
+        });
     }
 }
 
@@ -91,13 +91,13 @@ unsafe fn total<T: Number>(
     value: impl Fn(f64) -> f64,
 ) -> f64 {
     let mut sums = [0.0; CHUNK];
-    for (at, count) in chunks(length) {
+    each_chunk!(length, |at, count| {
         // Safety: so many elements are left.
         let chunk = unsafe { load(row.add(at), count, rest) };
         for (sum, x) in sums.iter_mut().zip(chunk) {
             *sum += value(x);
         }
-    }
+    });
     sums.iter().sum()
 }
 
@@ -135,7 +135,7 @@ impl<const CENTRED: bool> Kernel for Norm<CENTRED> {
 #[inline(always)]
 unsafe fn scaled<T: Number>(call: &Call, from: *const T, to: *mut T, [mean, scale]: [f64; 2]) {
     let [_, weight, bias] = call.inputs.map(|input| input.cast::<T>());
-    for (at, count) in chunks(call.row) {
+    each_chunk!(call.row, |at, count| {
         // Safety: so many elements are left of each that is there.
         unsafe {
             let mut chunk = load(from.add(at), count, 0.0).map(|x| (x - mean) * scale);
@@ -149,7 +149,7 @@ unsafe fn scaled<T: Number>(call: &Call, from: *const T, to: *mut T, [mean, scal
             }
             store(to.add(at), count, chunk);
         }
-    }
+    });
 }
 
 #[cfg(test)]

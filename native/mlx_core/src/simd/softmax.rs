@@ -2,7 +2,7 @@
 
 use mlx_rs::{Array, Stream};
 
-use super::chunk::{chunks, load, store, Chunk, CHUNK};
+use super::chunk::{each_chunk, load, store, Chunk, CHUNK};
 use super::functions::exp;
 use super::level::{Kernel, Level};
 use super::number::Number;
@@ -152,13 +152,13 @@ impl<T: Number> Row<T> {
     #[inline(always)]
     unsafe fn largest(&self) -> f64 {
         let mut largest = [f64::NEG_INFINITY; CHUNK];
-        for (at, count) in chunks(self.length) {
+        each_chunk!(self.length, |at, count| {
             // Safety: so many elements are left.
             let scores = unsafe { self.scores(at, count) };
             for (largest, score) in largest.iter_mut().zip(scores) {
                 *largest = if score > *largest { score } else { *largest };
             }
-        }
+        });
         largest.into_iter().fold(f64::NEG_INFINITY, f64::max)
     }
 
@@ -168,7 +168,7 @@ impl<T: Number> Row<T> {
         // Safety: as the caller's.
         let largest = unsafe { self.largest() };
         let mut sums = [0.0; CHUNK];
-        for (at, count) in chunks(self.length) {
+        each_chunk!(self.length, |at, count| {
             // Safety: so many elements are left on either side.
             unsafe {
                 let powers = self.scores(at, count).map(|x| exp::<L>(x - largest));
@@ -179,9 +179,9 @@ impl<T: Number> Row<T> {
                     store(self.to.add(at), count, powers);
                 }
             }
-        }
+        });
         let share = 1.0 / sums.iter().sum::<f64>();
-        for (at, count) in chunks(self.length) {
+        each_chunk!(self.length, |at, count| {
             // Safety: so many elements are left on either side.
             unsafe {
                 let powers = if T::PRECISE {
@@ -191,7 +191,7 @@ impl<T: Number> Row<T> {
                 };
                 store(self.to.add(at), count, powers.map(|power| power * share));
             }
-        }
+        });
     }
 }
 
