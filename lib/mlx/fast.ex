@@ -247,8 +247,9 @@ defmodule Mlx.Fast do
   On NVIDIA GPUs there is one kernel for single queries without a mask, and for several queries of
   halves whose sizes are multiples of 8 up to 128. Lengths in a tensor, and positions that are not known
   as above, are masks, too.
-  On CPUs there is one kernel for six queries or more, of up to 256 numbers each, and 1,024 keys at most, whose
-  values have a multiple of 16 numbers, without sinks and without a mask that differs between heads.
+  On x86-64 CPUs with AVX2 there is one kernel for six queries or more, of up to 256 numbers, and up to
+  1,024 keys, whose values have a multiple of 16 numbers, without sinks and without a mask that differs
+  between heads.
   Everything else is composed, and then needs memory for the products of all queries and keys.
 
   ## Examples

@@ -7,7 +7,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use smallvec::SmallVec;
 
 use super::functions::exp;
-use super::level::{entry, Kernel, Level};
+use super::level::{wide_entry, Kernel, Level};
 use super::number::Number;
 use super::primitive::{on_cpu, Entry};
 use super::softmax::mask_steps;
@@ -65,7 +65,7 @@ pub(crate) fn attention(
     else {
         return Ok(None);
     };
-    let Some(function) = entry::<Attention>(Dtype::Float32) else {
+    let Some(function) = wide_entry::<Attention>() else {
         return Ok(None);
     };
     let handles: SmallVec<[_; 4]> = operands.iter().map(|x| x.as_ptr()).collect();

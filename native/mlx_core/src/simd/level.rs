@@ -72,6 +72,13 @@ pub(super) fn entry<K: Kernel>(dtype: Dtype) -> Option<Entry<K::Call>> {
     levels.into_iter().flatten().next()
 }
 
+/// The same for single precision, or nothing where there is only what any processor has.
+pub(super) fn wide_entry<K: Kernel>() -> Option<Entry<K::Call>> {
+    let levels = entries::<K, f32>();
+    let (_plain, wide) = levels.split_last()?;
+    wide.iter().copied().flatten().next()
+}
+
 /// The kernel for each level that this processor has, the best first.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn entries<K: Kernel, T: Number>() -> [Option<Entry<K::Call>>; 3] {
