@@ -2,6 +2,8 @@
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 
+use once_cell::sync::Lazy;
+
 /// A BLAS that this process has loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenBlas {
@@ -50,6 +52,18 @@ pub fn openblas(path: &str) -> Option<OpenBlas> {
         config: config.to_string_lossy().trim().to_owned(),
         threads: usize::try_from(threads).unwrap_or(0),
     })
+}
+
+/// How many threads it uses now, if MLX's BLAS is OpenBLAS.
+pub(crate) fn threads() -> Option<usize> {
+    static COUNT: Lazy<Option<extern "C" fn() -> c_int>> = Lazy::new(|| {
+        // Safety: the name ends with NUL; what this library needs is looked at, too.
+        let symbol =
+            unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"openblas_get_num_threads".as_ptr()) };
+        // Safety: this is the function's type in OpenBLAS's cblas.h; MLX keeps it loaded.
+        (!symbol.is_null()).then(|| unsafe { std::mem::transmute(symbol) })
+    });
+    COUNT.and_then(|count| usize::try_from(count()).ok())
 }
 
 #[cfg(test)]

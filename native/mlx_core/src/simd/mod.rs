@@ -16,6 +16,8 @@ mod primitive;
 mod product;
 mod rows;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod transposed;
 
 pub(crate) use functions::{
     Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh,
