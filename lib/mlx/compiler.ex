@@ -86,7 +86,7 @@ defmodule Mlx.Compiler do
 
   @behaviour Nx.Defn.Compiler
 
-  alias Mlx.Compiler.{Cache, Executable, Fuse, Options, Plan}
+  alias Mlx.Compiler.{Cache, Executable, Fuse, Name, Options, Plan}
   alias Nx.Defn.Composite
 
   @impl true
@@ -177,14 +177,11 @@ defmodule Mlx.Compiler do
       {:evaluator, Nx.Defn.Evaluator.__compile__(key, vars, fun, hooks: options.hooks)}
   end
 
-  # Functions are equal if they are of one version of one module and have captured the
-  # same; those captured by name are of whatever version there is.
   defp cache_key(key, vars, options) do
     signature =
       Enum.map(vars, fn var -> Composite.traverse(var, &signature/1) end)
 
-    {identity(key), version(key), signature, options.device, options.fuse, options.fallback,
-     options.hooks}
+    {Name.of(key), {signature, options.device, options.fuse, options.fallback, options.hooks}}
   end
 
   # An argument may be a block of parameters, such as a quantized tensor.
@@ -193,42 +190,6 @@ defmodule Mlx.Compiler do
 
   defp signature(%Nx.Tensor{} = var),
     do: {var.type, var.shape, var.names, var.vectorized_axes, var.donatable?}
-
-  # An expression that a function has captured is known by its name. As a term it would be
-  # gone through once for each way through it.
-  defp identity(term) when is_function(term) do
-    case Function.info(term, :env) do
-      {:env, []} ->
-        term
-
-      {:env, env} ->
-        named = identity(env)
-
-        if named === env,
-          do: term,
-          else: {named, Function.info(term, :new_uniq), Function.info(term, :new_index)}
-    end
-  end
-
-  defp identity(%Nx.Tensor{data: %Nx.Defn.Expr{id: id}} = tensor), do: %{tensor | data: id}
-  defp identity([head | tail]), do: [identity(head) | identity(tail)]
-
-  defp identity(term) when is_tuple(term),
-    do: term |> Tuple.to_list() |> identity() |> List.to_tuple()
-
-  defp identity(%{} = term), do: :maps.map(fn _key, value -> identity(value) end, term)
-  defp identity(term), do: term
-
-  defp version(fun) do
-    case Function.info(fun, :type) do
-      {:type, :external} ->
-        {:module, module} = Function.info(fun, :module)
-        module.module_info(:md5)
-
-      {:type, :local} ->
-        nil
-    end
-  end
 
   @doc """
   How many programs are kept, and how many may be before those go that have not run for the
