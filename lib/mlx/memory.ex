@@ -27,7 +27,7 @@ defmodule Mlx.Memory do
     * `:peak` - the most that they have held since the start, or since `reset_peak/0`
     * `:limit` - how much they may hold
     * `:cache` - freed memory that is kept
-    * `:cache_limit` - how much of it may be kept
+    * `:cache_limit` - how much of it may be kept; on NVIDIA GPUs the cache may be larger by one array
 
   Tensors that are not computed yet hold nothing. On a machine with a GPU, memory that the
   CPU device uses is counted together with that of the GPU.

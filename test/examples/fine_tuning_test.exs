@@ -1,25 +1,17 @@
 defmodule Mlx.Examples.FineTuningTest do
   use ExUnit.Case, async: false
+  alias Mlx.Example
 
   # The example has them.
   @compile {:no_warn_undefined, [Perceptron, Tuning]}
 
-  # On a GPU the order of additions is not the same every time.
   setup do
-    default = Mlx.Device.default()
-    Mlx.Device.set_default(:cpu)
-    backend = Nx.default_backend()
-
-    on_exit(fn ->
-      Mlx.Device.set_default(default)
-      Nx.default_backend(backend)
-      :code.purge(Tuning)
-      :code.delete(Tuning)
-    end)
+    on_exit(fn -> Example.forget([Tuning]) end)
+    Example.on_cpu()
   end
 
   test "each way learns what the network could not read" do
-    output = ExUnit.CaptureIO.capture_io(fn -> Code.eval_file("examples/fine_tuning.exs") end)
+    output = Example.run("fine_tuning")
 
     rows =
       for [_, way, learns, right] <- Regex.scan(~r/^(.+?) {2,}(\d+) +([\d.]+) %$/m, output),

@@ -3,17 +3,10 @@ Code.require_file("examples/language_model/random_weights.exs")
 
 defmodule Mlx.Examples.QuantizationTest do
   use ExUnit.Case, async: false
+  alias Mlx.Example
 
-  # On a GPU the order of additions is not the same every time.
   setup do
-    default = Mlx.Device.default()
-    Mlx.Device.set_default(:cpu)
-    backend = Nx.default_backend()
-
-    on_exit(fn ->
-      Mlx.Device.set_default(default)
-      Nx.default_backend(backend)
-    end)
+    Example.on_cpu()
   end
 
   test "fewer bits take less memory, and the digits are read nearly as well" do
@@ -72,14 +65,8 @@ defmodule Mlx.Examples.QuantizationTest do
   end
 
   defp run(args) do
-    before = System.argv()
-
-    try do
-      System.argv(args)
-      ExUnit.CaptureIO.capture_io(fn -> Code.eval_file("examples/quantization.exs") end)
-    after
-      System.argv(before)
-      for module <- [Pack, Formats], do: {:code.purge(module), :code.delete(module)}
-    end
+    Example.run("quantization", args)
+  after
+    Example.forget([Pack, Formats])
   end
 end

@@ -1,12 +1,12 @@
 defmodule Mlx.Examples.ServingTest do
   use ExUnit.Case, async: false
+  alias Mlx.Example
 
   @moduletag :bumblebee
   @moduletag :capture_log
 
   setup do
-    backend = Nx.default_backend()
-    on_exit(fn -> Nx.default_backend(backend) end)
+    Example.restore_backend()
   end
 
   test "the example runs with a random model" do
@@ -29,7 +29,7 @@ defmodule Mlx.Examples.ServingTest do
   # The parts of what it prints: how long it took, and each question with what is closest.
   defp run(args) do
     [took | questions] = args |> output() |> String.trim() |> String.split("\n\n")
-    assert took =~ ~r/^20 sentences on the cpu in \d+ ms$/
+    assert took =~ ~r/^20 sentences on the #{Mlx.TestDevice.device()} in \d+ ms$/
     [took | Enum.map(questions, &question/1)]
   end
 
@@ -44,15 +44,8 @@ defmodule Mlx.Examples.ServingTest do
   end
 
   defp output(args) do
-    before = System.argv()
-
-    try do
-      System.argv(args)
-      ExUnit.CaptureIO.capture_io(fn -> Code.eval_file("examples/serving.exs") end)
-    after
-      System.argv(before)
-      :code.purge(Search)
-      :code.delete(Search)
-    end
+    Example.run("serving", args)
+  after
+    Example.forget([Search])
   end
 end

@@ -232,7 +232,7 @@ defmodule Mlx.BackendInspectTest do
     assert inspect(tensor) == """
            #Nx.Tensor<
              s32[x: 1][2]
-             Mlx.Backend<cpu>
+             Mlx.Backend<#{Mlx.TestDevice.device()}>
              [
                [1, 2]
              ]

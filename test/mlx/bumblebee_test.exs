@@ -82,19 +82,9 @@ defmodule Mlx.BumblebeeTest do
   end
 
   test "tokens are generated" do
-    spec = BumblebeeModels.spec(:llama, architecture: :for_causal_language_modeling)
-    model = Bumblebee.build_model(spec)
-    inputs = BumblebeeModels.inputs(:llama)
-    state = BumblebeeModels.state(model, inputs)
-
-    config =
-      Bumblebee.configure(Bumblebee.Text.GenerationConfig, max_new_tokens: 6, pad_token_id: 0)
-
-    generate = Bumblebee.Text.Generation.build_generate(model, spec, config)
-    inputs = Map.put(inputs, "seed", Nx.tensor([0, 0], backend: Nx.BinaryBackend))
-    run = fn data, inputs -> generate.(%{state | data: data}, inputs).token_ids end
-    assert {2, 6} == Nx.shape(run.(state.data, inputs))
-    Oracle.assert_same(run, [state.data, inputs])
+    {[run], args} = BumblebeeModels.generators(:llama, &[&1])
+    assert {2, 6} == Nx.shape(apply(run, args))
+    Oracle.assert_same(run, args)
   end
 
   describe "all-MiniLM-L6-v2" do

@@ -193,7 +193,7 @@ defmodule Mlx.ProfileTest do
   test "a function that computes nothing" do
     profile = profile(fn x -> x end, [x()])
     assert {profile.instructions, profile.events} == {[], []}
-    assert inspect(profile) =~ "0 instructions on cpu"
+    assert inspect(profile) =~ "0 instructions on #{Mlx.TestDevice.device()}"
   end
 
   test "what fails raises as otherwise, and leaves nothing behind" do
@@ -238,7 +238,9 @@ defmodule Mlx.ProfileTest do
 
     test "says the way to what is inside", %{profile: profile} do
       assert Profile.to_table(profile) =~ ~r/ 5 +80  repeat\.body: multiply\(/
-      assert inspect(profile) =~ ~r/^#Mlx\.Profile<\n  \d+ instructions on cpu; one by one .*>$/s
+
+      assert inspect(profile) =~
+               ~r/^#Mlx\.Profile<\n  \d+ instructions on #{Mlx.TestDevice.device()}; one by one .*>$/s
     end
   end
 
@@ -248,7 +250,7 @@ defmodule Mlx.ProfileTest do
       trace = Jason.decode!(Profile.to_chrome_trace(profile))
       {metadata, events} = Enum.split_with(trace["traceEvents"], &(&1["ph"] == "M"))
       assert [%{"name" => "process_name", "args" => %{"name" => name}}] = metadata
-      assert name =~ "loops/1 on cpu"
+      assert name =~ "loops/1 on #{Mlx.TestDevice.device()}"
       assert length(events) == length(profile.events)
 
       for {event, expected} <- Enum.zip(events, profile.events) do

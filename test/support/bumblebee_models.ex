@@ -184,4 +184,27 @@ defmodule Mlx.BumblebeeModels do
   end
 
   defp integers(numbers), do: Nx.tensor(numbers, backend: Nx.BinaryBackend)
+
+  @doc """
+  What generates six tokens, for each of the models that `models` makes of the one of that name:
+  functions of the parameters and the inputs, which come after them.
+  """
+  def generators(name, models) do
+    spec = spec(name, architecture: :for_causal_language_modeling)
+    model = Bumblebee.build_model(spec)
+    inputs = inputs(name)
+    state = state(model, inputs)
+
+    config =
+      Bumblebee.configure(Bumblebee.Text.GenerationConfig, max_new_tokens: 6, pad_token_id: 0)
+
+    generators =
+      for model <- models.(model) do
+        generate = Bumblebee.Text.Generation.build_generate(model, spec, config)
+        fn data, inputs -> generate.(%{state | data: data}, inputs).token_ids end
+      end
+
+    seed = Nx.tensor([0, 0], backend: Nx.BinaryBackend)
+    {generators, [state.data, Map.put(inputs, "seed", seed)]}
+  end
 end

@@ -97,19 +97,34 @@ defmodule Mlx.Oracle do
   end
 
   @doc """
-  Asserts that containers have the same tensors, bit for bit but for the kind of NaN.
+  Asserts that containers have the same tensors, bit for bit but for the kind of NaN. On a GPU
+  the kernels of a fused program round in other places, and sums add in another order each time,
+  so that a few units of the last place of a tensor's largest number are allowed there.
   """
   def assert_identical(got, expected) do
     {got, expected} = {flatten(got), flatten(expected)}
     assert Enum.map(got, &described/1) == Enum.map(expected, &described/1)
 
     for {got, expected} <- Enum.zip(got, expected) do
-      assert_array(got)
-      assert bits(got) == bits(expected)
+      if TestDevice.device() == :gpu do
+        assert_tensor(got, expected, ulps: 16, scale: largest(expected), signed_zero: false)
+      else
+        assert_array(got)
+        assert bits(got) == bits(expected)
+      end
     end
 
     :ok
   end
+
+  defp largest(tensor) do
+    for number <- numbers(tensor), part <- parts(number), is_number(part), reduce: 0.0 do
+      largest -> max(largest, abs(part))
+    end
+  end
+
+  defp parts(%Complex{re: re, im: im}), do: [re, im]
+  defp parts(number), do: [number]
 
   defp bits(tensor) do
     for number <- numbers(tensor), do: if(is_float(number), do: <<number::float>>, else: number)

@@ -72,6 +72,11 @@ impl Driver {
     }
 }
 
+/// Whether this MLX is one for NVIDIA GPUs, and their driver is there.
+pub(crate) fn is_loaded() -> bool {
+    DRIVER.is_some()
+}
+
 /// What MLX's allocator for CUDA keeps of a buffer.
 #[repr(C)]
 struct Buffer {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::hash_map::{Entry, HashMap};
 use std::ffi::{c_int, c_void};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use mlx_rs::{Array, Stream};
@@ -31,6 +31,8 @@ struct Part {
     program: Program,
     /// Bytes of the largest result, which only a trace sees.
     largest: AtomicUsize,
+    /// Whether a trace has met an array without elements.
+    hollow: AtomicBool,
 }
 
 thread_local! {
@@ -42,10 +44,14 @@ thread_local! {
 impl Fused {
     pub(crate) fn new(program: Program) -> Fused {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
-        let largest = AtomicUsize::new(0);
+        let part = Part {
+            program,
+            largest: AtomicUsize::new(0),
+            hollow: AtomicBool::new(false),
+        };
         Fused {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            part: Arc::new(Part { program, largest }),
+            part: Arc::new(part),
             workers: Mutex::default(),
         }
     }
@@ -56,6 +62,23 @@ impl Fused {
 
     pub(crate) fn run(&self, inputs: &[&Array], stream: &Stream) -> Result<Vec<Array>> {
         memory::check(self.part.largest.load(Ordering::Relaxed))?;
+        let empty = inputs.iter().any(|input| input.size() == 0);
+        if !empty && !self.is_hollow() {
+            let outputs = self.run_compiled(inputs, stream)?;
+            if !self.is_hollow() {
+                return Ok(outputs);
+            }
+        }
+        // A kernel that MLX makes for CUDA divides by the number of elements.
+        let inputs = inputs.iter().copied().cloned().collect();
+        self.part.program.run(inputs, stream)
+    }
+
+    fn is_hollow(&self) -> bool {
+        self.part.hollow.load(Ordering::Relaxed)
+    }
+
+    fn run_compiled(&self, inputs: &[&Array], stream: &Stream) -> Result<Vec<Array>> {
         let outputs = COMPILED.with_borrow_mut(|compiled| {
             let closure = match compiled.entry(self.id) {
                 Entry::Occupied(entry) => entry.into_mut(),
@@ -113,6 +136,7 @@ impl Trace {
             .program
             .run_watched(inputs, &Numbers::new(), &self.stream, &mut |bytes| {
                 self.part.largest.fetch_max(bytes, Ordering::Relaxed);
+                self.part.hollow.fetch_or(bytes == 0, Ordering::Relaxed);
             })
     }
 }

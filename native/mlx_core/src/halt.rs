@@ -41,8 +41,11 @@ pub(crate) fn install() {
 mod sys {
     use std::ffi::c_int;
 
+    use crate::cuda;
+
     extern "C" {
         fn _exit(status: c_int) -> !;
+        fn fflush(file: *mut std::ffi::c_void) -> c_int;
         #[cfg(target_os = "linux")]
         pub fn on_exit(
             handler: extern "C" fn(c_int, *mut std::ffi::c_void),
@@ -62,11 +65,15 @@ mod sys {
         stop(1);
     }
 
-    /// A worker that is still busy must not meet half-destroyed libraries.
+    /// A worker that is still busy must not meet half-destroyed libraries, and MLX's own
+    /// destructors not a CUDA driver that has shut down: they end the process with an abort.
     fn stop(status: c_int) {
-        if !super::stop_workers() {
-            // Safety: ends the process at once.
-            unsafe { _exit(status) }
+        if !super::stop_workers() || cuda::is_loaded() {
+            // Safety: writes what is buffered, and ends the process at once.
+            unsafe {
+                fflush(std::ptr::null_mut());
+                _exit(status)
+            }
         }
     }
 }

@@ -6,17 +6,24 @@ use crate::device::Device;
 use crate::ffi;
 use crate::worker::Worker;
 
-/// Keeps an evaluated array alive for as long as its bytes are looked at.
+/// Keeps the values of an evaluated array for as long as its bytes are looked at.
 pub struct HostView {
-    array: Option<Array>,
-    /// Where the values are if not in an array.
-    _copy: Vec<u8>,
+    kept: Kept,
     data: *const u8,
     len: usize,
     owner: &'static Worker,
 }
 
-// Safety: the bytes are those of an evaluated array; MLX does not write to a
+enum Kept {
+    Array(Array),
+    Copy {
+        _bytes: Vec<u8>,
+    },
+    /// What was there has gone back to its worker.
+    Nothing,
+}
+
+// Safety: the bytes are a copy or those of an evaluated array; MLX does not write to a
 // buffer that another handle holds, and the handle goes back to its worker.
 unsafe impl Send for HostView {}
 unsafe impl Sync for HostView {}
@@ -40,8 +47,7 @@ impl HostView {
             ffi::data(&array)
         };
         HostView {
-            array: Some(array),
-            _copy: Vec::new(),
+            kept: Kept::Array(array),
             data,
             len,
             owner,
@@ -51,10 +57,9 @@ impl HostView {
     /// A view of the values where they have been copied to.
     pub(crate) fn of_copy(bytes: Vec<u8>, owner: &'static Worker) -> HostView {
         HostView {
-            array: None,
             data: bytes.as_ptr(),
             len: bytes.len(),
-            _copy: bytes,
+            kept: Kept::Copy { _bytes: bytes },
             owner,
         }
     }
@@ -63,7 +68,7 @@ impl HostView {
         if self.len == 0 {
             return &[];
         }
-        // Safety: the array is evaluated, in row order, and lives as long as `self`.
+        // Safety: the copy, or the array, evaluated and in row order, lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
 }
@@ -76,7 +81,7 @@ pub(crate) fn readable_in_place(device: Device) -> bool {
 
 impl Drop for HostView {
     fn drop(&mut self) {
-        if let Some(array) = self.array.take() {
+        if let Kept::Array(array) = std::mem::replace(&mut self.kept, Kept::Nothing) {
             self.owner.discard(array);
         }
     }

@@ -102,6 +102,8 @@ pub struct Worker {
 struct Pool {
     idle: VecDeque<&'static Worker>,
     threads: Vec<(&'static Worker, JoinHandle<()>)>,
+    /// Whether the process ends.
+    closed: bool,
 }
 
 static POOL: Lazy<Mutex<Pool>> = Lazy::new(Mutex::default);
@@ -111,6 +113,9 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     device.check()?;
     memory::prepare();
     let mut pool = POOL.lock();
+    if pool.closed {
+        return Err(Error::Halted);
+    }
     if let Some(worker) = pool.take(device) {
         return Ok(worker);
     }
@@ -259,7 +264,10 @@ pub fn queue_depths() -> Vec<QueueDepth> {
 
 /// Ends every worker after the job it is at; false if one is still busy at the deadline.
 pub(crate) fn stop_all(deadline: Instant) -> bool {
-    let threads = std::mem::take(&mut POOL.lock().threads);
+    let mut pool = POOL.lock();
+    pool.closed = true;
+    let threads = std::mem::take(&mut pool.threads);
+    drop(pool);
     threads.iter().for_each(|(worker, _)| worker.queue.stop());
     let mut busy = threads;
     loop {

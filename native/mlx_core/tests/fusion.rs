@@ -123,3 +123,24 @@ fn dropped_programs_are_forgotten() {
     }
     synchronize(&stream);
 }
+
+#[test]
+fn what_has_no_elements_is_computed_without_a_kernel() {
+    let chain = code(&[("add", &[0, 0]), ("abs", &[1]), ("negate", &[2])]);
+    let program = Program::new(1, chain, vec![3]).unwrap();
+    let fused = same(program, &[&[]]);
+    let stream = stream();
+    let x = load(&stream, &[1.0, -2.0], &[2]);
+    assert_eq!(run(&stream, fused, &[&x]), [[-2.0, -4.0]]);
+
+    // Nor what only becomes empty on the way.
+    let nothing = [&[0], &[0], &[1]].map(|list| ints(list)).into();
+    let steps = vec![
+        instruction("negate", &[0], vec![]),
+        instruction("slice", &[1], nothing),
+        instruction("abs", &[2], vec![]),
+        instruction("add", &[3, 3], vec![]),
+    ];
+    let program = Program::new(1, steps, vec![4, 1]).unwrap();
+    same(program, &[&[1.0, 2.0]]);
+}

@@ -119,24 +119,13 @@ defmodule Mlx.Axon.LayersTest do
     end
 
     test "tokens are generated with a cache" do
-      spec = BumblebeeModels.spec(:qwen3, architecture: :for_causal_language_modeling)
-      model = Bumblebee.build_model(spec)
-      inputs = BumblebeeModels.inputs(:qwen3)
-      state = BumblebeeModels.state(model, inputs)
-      {rewritten, [_ | _]} = Mlx.Axon.rewrite(model)
+      {[expected, got], args} =
+        BumblebeeModels.generators(:qwen3, fn model ->
+          {rewritten, [_ | _]} = Mlx.Axon.rewrite(model)
+          [model, rewritten]
+        end)
 
-      config =
-        Bumblebee.configure(Bumblebee.Text.GenerationConfig, max_new_tokens: 6, pad_token_id: 0)
-
-      inputs = Map.put(inputs, "seed", Nx.tensor([0, 0], backend: Nx.BinaryBackend))
-
-      [expected, got] =
-        for model <- [model, rewritten] do
-          generate = Bumblebee.Text.Generation.build_generate(model, spec, config)
-          fn data, inputs -> generate.(%{state | data: data}, inputs).token_ids end
-        end
-
-      Oracle.assert_same(got, [state.data, inputs], oracle: expected)
+      Oracle.assert_same(got, args, oracle: expected)
     end
 
     test "training, with the same weights dropped" do

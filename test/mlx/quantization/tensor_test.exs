@@ -52,9 +52,16 @@ defmodule Mlx.Quantization.TensorTest do
       assert_same(copy, weight)
       dense = Nx.with_default_backend(Nx.BinaryBackend, fn -> Quantization.dequantize(copy) end)
       assert %Nx.BinaryBackend{} = dense.data
-      assert Nx.to_binary(dense) == Nx.to_binary(Quantization.dequantize(weight))
+      assert_unpacked(Quantization.dequantize(weight), dense)
       assert_same(Nx.backend_transfer(copy, Mlx.Backend), weight)
     end
+  end
+
+  # A GPU rounds once where others do twice.
+  defp assert_unpacked(got, expected) do
+    if Mlx.TestDevice.device() == :gpu,
+      do: Mlx.Oracle.assert_equivalent(got, expected, ulps: 1, scale: 2.0),
+      else: assert(Nx.to_binary(got) == Nx.to_binary(expected))
   end
 
   test "templates keep the form and lose the parts" do

@@ -29,8 +29,8 @@ pub(super) fn attention_from(
     let seen = end.filter(|end| (i64::from(queries)..=keys.into()).contains(end));
     let (k, v, mask) = match seen {
         Some(end) => {
-            let seen = |x: &Array| Part::whole(x.shape()).along(2, 0, end as i32, 1).of(x, s);
-            (seen(k)?, seen(v)?, None)
+            let end = end as i32;
+            (positions(k, 0, end, s)?, positions(v, 0, end, s)?, None)
         }
         None => (
             k.clone(),
@@ -47,6 +47,12 @@ pub(super) fn attention_from(
     let rest = [mask.as_ref(), sinks].into_iter().flatten();
     let operands: Vec<&Array> = [q, &k, &v].into_iter().chain(rest).collect();
     attention(&operands, options, s)
+}
+
+/// What is at the positions from one on up to another.
+fn positions(x: &Array, start: i32, end: i32, s: &Stream) -> Result<Array> {
+    let part = Part::whole(x.shape()).along(2, start, end - start, 1);
+    part.of(x, s)
 }
 
 /// Which keys each query sees, from the first one on.
@@ -87,15 +93,15 @@ pub(super) fn in_stretches(
     s: &Stream,
 ) -> Result<Array> {
     let (queries, keys) = (q.dim(-2), k.dim(-2));
-    let part = |x: &Array, start, end| {
-        let part = Part::whole(x.shape()).along(2, start, end - start, 1);
-        part.of(x, s)
-    };
     let mut attended = Vec::new();
     for start in (0..queries).step_by(STRETCH as usize) {
         let end = queries.min(start + STRETCH);
         let seen = keys - queries + end;
-        let parts = [part(q, start, end)?, part(k, 0, seen)?, part(v, 0, seen)?];
+        let parts = [
+            positions(q, start, end, s)?,
+            positions(k, 0, seen, s)?,
+            positions(v, 0, seen, s)?,
+        ];
         let operands: Vec<&Array> = parts.iter().chain(sinks).collect();
         attended.push(attention(&operands, options, s)?);
     }

@@ -31,6 +31,9 @@ ops! {
 /// matrices is worth its time.
 const LARGE_GROUP: i32 = 4;
 
+/// Arrays of so many bytes lie anywhere in an NVIDIA GPU's memory, larger ones at round addresses.
+const TINY: usize = 8;
+
 enum Path {
     Native,
     PaddedNative,
@@ -44,6 +47,15 @@ struct Geometry {
     input_dilation: Shape,
     kernel_dilation: Shape,
     groups: i32,
+}
+
+/// An operand in row order if its address counts: MLX for CUDA remembers where it lay, but
+/// brings it into row order, somewhere else, after that.
+fn settled(x: &Array, s: &Stream) -> Result<Array> {
+    if x.nbytes() > TINY || !on_gpu(s) {
+        return Ok(x.clone());
+    }
+    Ok(c_op!(mlx_contiguous(x.as_ptr(), false), s)?)
 }
 
 impl Geometry {
@@ -126,6 +138,7 @@ impl Geometry {
 
     fn native(&self, x: &Array, kernels: &Array, s: &Stream) -> Result<Array> {
         let flip = false;
+        let (x, kernels) = (&settled(x, s)?, &settled(kernels, s)?);
         Ok(c_op!(
             mlx_conv_general(
                 x.as_ptr(),

@@ -85,7 +85,7 @@ ops! {
     /// The absolute value.
     abs(x) => x.abs();
     /// The negative.
-    negate(x) => x.negative();
+    negate(x) |s| => negate(x, s);
     /// -1, 0 or 1 by the sign.
     sign(x) => ops::sign(x);
     /// The next integer below.
@@ -160,6 +160,16 @@ fn within(distance: &Array, b: &Array, rtol: f64, atol: f64, s: &Stream) -> Resu
         let bound = size.multiply(wide(rtol)?)?.add(wide(atol)?)?;
         Ok(distance.as_dtype(Dtype::Float64)?.le(bound)?)
     })
+}
+
+/// MLX for CUDA subtracts a complex number from zero, and -0.0 from that is 0.0.
+fn negate(x: &Array, s: &Stream) -> Result<Array> {
+    if !x.dtype().is_complex() || !on_gpu(s) {
+        return Ok(x.negative()?);
+    }
+    let parts = x.reshape(&[-1])?.view_dtype(Dtype::Float32)?;
+    let parts = parts.negative()?.view_dtype(x.dtype())?;
+    Ok(parts.reshape(x.shape())?)
 }
 
 /// On booleans that it computes in place, MLX's own gives an operand.

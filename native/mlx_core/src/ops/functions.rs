@@ -115,8 +115,9 @@ fn widened(x: &Array, function: impl FnOnce(&Array) -> Result<Array>) -> Result<
 
 pub(super) fn erf(x: &Array) -> Result<Array> {
     if x.dtype() != Dtype::Float64 {
-        // Turns MLX's -0.0 at zero into 0.0.
-        return Ok(mlx::erf(x)?.add(number(0, x.dtype())?)?);
+        // MLX has a zero of its own sign.
+        let zero = x.eq(number(0, x.dtype())?)?;
+        return Ok(select(&zero, x, mlx::erf(x)?)?);
     }
     let magnitude = x.abs()?;
     let one = number(1, Dtype::Float64)?;

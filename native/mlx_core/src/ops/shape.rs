@@ -52,6 +52,9 @@ pub(super) fn cast(x: &Array, dtype: Dtype) -> Result<Array> {
         cast(&real(x)?, dtype)
     } else if from.is_float() && integer_bounds(dtype).is_some() {
         float_to_integer(x, dtype)
+    } else if from == Dtype::Bool && dtype.is_complex() {
+        // MLX for CUDA makes 1 + i of what is true.
+        Ok(x.as_dtype(Dtype::Float32)?.as_dtype(dtype)?)
     } else {
         Ok(x.as_dtype(dtype)?)
     }

@@ -20,12 +20,24 @@ pub(super) fn matmul(x: &Array, w: &Array, indices: &Array, s: &Stream) -> Resul
         Device::Cpu => x.as_dtype(Dtype::Float32),
         Device::Gpu => Ok(x.clone()),
     };
-    let (x, w) = (wide(x)?, wide(w)?);
+    let (x, w) = (wide(x)?, aligned(&wide(w)?, s)?);
     let product = c_op!(
         mlx_gather_mm(x.as_ptr(), w.as_ptr(), no_array(), indices.as_ptr(), false),
         s
     )?;
     Ok(product.as_dtype(dtype)?)
+}
+
+/// MLX for CUDA reads eight numbers at a time if the rows of `x` can be read like that, and
+/// then those of matrices, too.
+fn aligned(w: &Array, s: &Stream) -> Result<Array> {
+    let at_once = |size: i32| size % 8 == 0;
+    if Device::of(s) == Device::Cpu || !at_once(w.dim(-2)) || at_once(w.dim(-1)) {
+        return Ok(w.clone());
+    }
+    let columns = w.swap_axes(-1, -2)?;
+    let columns = c_op!(mlx_contiguous(columns.as_ptr(), false), s)?;
+    Ok(columns.swap_axes(-1, -2)?)
 }
 
 pub(super) fn quantized(
