@@ -71,6 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_loaded_has_a_thread_at_least() {
+        crate::init();
+        // There is no OpenBLAS where MLX has another BLAS.
+        assert_ne!(threads(), Some(0));
+    }
+
+    #[test]
     fn libraries_that_are_something_else_say_nothing() {
         assert_eq!(openblas("/nowhere/libblas.so"), None);
         assert_eq!(openblas("libc.so.6"), None);

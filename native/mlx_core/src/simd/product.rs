@@ -14,10 +14,6 @@ use crate::openblas;
 /// With one row there is nothing to gain, and with more than these the copy costs little.
 const FEW: std::ops::RangeInclusive<i32> = 2..=48;
 
-/// Elements of a matrix whose copy costs little, too: it goes through the caches in parts, which
-/// this kernel lets it fill.
-const LARGE: i64 = 1 << 22;
-
 /// The product, or nothing where this has no kernel for it.
 pub(crate) fn product(a: &Array, b: &Array, s: &Stream) -> Result<Option<Array>> {
     let (&[rows, inner], &[_, columns]) = (a.shape(), b.shape()) else {
@@ -35,14 +31,23 @@ pub(crate) fn product(a: &Array, b: &Array, s: &Stream) -> Result<Option<Array>>
     }
 }
 
-/// Whether this is worth it for more rows, of a BLAS that does not share them among processors.
+/// Whether this is worth it for more rows. With smaller vectors a BLAS is as fast, and with more
+/// processors it shares the rows among them.
 fn many(rows: i32, inner: i32, columns: i32) -> bool {
     let size = i64::from(inner) * i64::from(columns);
-    rows > *FEW.end() && inner >= LEAST && size <= LARGE && openblas::threads() == Some(1)
+    let fits = inner.min(columns) >= LEAST && (size <= LARGE || rows <= SOME);
+    let has_best = matches!(entries().first(), Some(Some(_)));
+    rows > *FEW.end() && fits && has_best && openblas::threads() == Some(1)
 }
 
-/// Elements of a row below which most of the time goes into storing the product.
+/// Rows and columns of a matrix below which much of the time goes into laying out the others.
 const LEAST: i32 = 64;
+
+/// Elements of a matrix that caches keep from some rows to the next.
+const LARGE: i64 = 1 << 21;
+
+/// Rows that are done before the cost of fetching a larger matrix again outweighs its copy.
+const SOME: i32 = 128;
 
 /// Columns that are computed at once.
 const COLUMNS: usize = 32;

@@ -63,6 +63,7 @@ macro_rules! transposed {
                     inner,
                     columns,
                 };
+                let mut near = Near([0.0; DEPTH * WIDTH]);
                 let mut row = 0;
                 while row < call.length {
                     let left = call.length - row;
@@ -71,8 +72,8 @@ macro_rules! transposed {
                     row += unsafe {
                         match left {
                             ..=FEW => one_by_one(part, left),
-                            _ if left <= $width => beside::<1, COLUMNS>(part, left),
-                            _ => beside::<2, $rows>(part, left),
+                            _ if left <= $width => beside::<1, COLUMNS>(part, left, &mut near),
+                            _ => beside::<2, $rows>(part, left, &mut near),
                         }
                     };
                 }
@@ -85,9 +86,9 @@ macro_rules! transposed {
             unsafe fn beside<const VECTORS: usize, const ROWS: usize>(
                 product: Product,
                 left: usize,
+                near: &mut Near<{ DEPTH * WIDTH }>,
             ) -> usize {
                 let rows = left.min(VECTORS * $width);
-                let mut near = Near([0.0; DEPTH * WIDTH]);
                 let mut sums = Near([0.0; COLUMNS * WIDTH]);
                 for from in (0..product.inner).step_by(DEPTH) {
                     let depth = DEPTH.min(product.inner - from);
