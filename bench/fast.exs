@@ -28,6 +28,7 @@ defmodule Mlx.Bench.Fast do
       {"fast_attention_bf16", fn -> attend.(half, half, half, causal: true) end},
       {"fast_attention_token", fn -> attend.(token, key, key, []) end},
       {"fast_swiglu_512x4096", fn -> Fast.swiglu(gate, gate) end},
+      {"fast_gelu_512x4096", fn -> Fast.gelu(gate) end},
       {"fast_softmax_4096x4096", fn -> Fast.softmax(square) end},
       {"fast_einsum_8x512x64", fn -> Fast.einsum("bhqd,bhkd->bhqk", [heads, heads]) end}
     ]

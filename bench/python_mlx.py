@@ -71,6 +71,7 @@ def fast_cases():
         "fast_attention_bf16": lambda: attend(half, half, mask="causal"),
         "fast_attention_token": lambda: attend(token, key),
         "fast_swiglu_512x4096": lambda: nn.silu(gate) * gate,
+        "fast_gelu_512x4096": lambda: nn.gelu(gate),
         "fast_softmax_4096x4096": lambda: mx.softmax(square, axis=-1, precise=True),
         "fast_einsum_8x512x64": lambda: mx.einsum("bhqd,bhkd->bhqk", heads, heads),
     }

@@ -21,6 +21,7 @@ if Code.ensure_loaded?(Axon) do
     | `:rope` | rotary embeddings of Bumblebee, with all their scalings | `Mlx.Fast.rope/3` |
     | `:attention` | attention of Bumblebee | `Mlx.Fast.scaled_dot_product_attention/4` |
     | `:swiglu` | `Axon.multiply/3` of a layer and one that `Axon.silu/2` gives | `Mlx.Fast.swiglu/2` |
+    | `:gelu` | `Axon.gelu/2`, and its approximations in Bumblebee | `Mlx.Fast.gelu/2` |
 
     Bumblebee's layers are known by their functions, as of its version 0.7. Layers that are not known stay as
     they are, those inside `Axon.block/2` among them.
@@ -29,9 +30,9 @@ if Code.ensure_loaded?(Axon) do
     alias Axon.{ModelState, Node}
     alias Mlx.Axon.{Layers, Rotary}
 
-    @kinds [:layer_norm, :rms_norm, :rope, :attention, :swiglu]
+    @kinds [:layer_norm, :rms_norm, :rope, :attention, :swiglu, :gelu]
 
-    @type kind :: :layer_norm | :rms_norm | :rope | :attention | :swiglu
+    @type kind :: :layer_norm | :rms_norm | :rope | :attention | :swiglu | :gelu
 
     @doc """
     Swaps layers of a model for fused ones.
@@ -201,11 +202,15 @@ if Code.ensure_loaded?(Axon) do
         :rms_norm_impl_upcast_all -> {:rms_norm, %{node | op: &Layers.wide_rms_norm/3}}
         :apply_rotary_embedding -> rope(node)
         :attention_output_impl -> attention(node, nodes)
-        _ -> nil
+        _ -> gelu(node)
       end
     end
 
-    defp swap(_node, _nodes), do: nil
+    defp swap(node, _nodes), do: gelu(node)
+
+    defp gelu(%Node{op: op} = node) do
+      if op = Layers.gelu(op), do: {:gelu, %{node | op: op}}
+    end
 
     defp gated(%Node{op: :silu, parent: [gate]}, %Node{id: up}), do: {gate, up, 0}
     defp gated(%Node{id: up}, %Node{op: :silu, parent: [gate]}), do: {gate, up, 1}

@@ -86,7 +86,7 @@ defmodule Mlx.Compiler do
 
   @behaviour Nx.Defn.Compiler
 
-  alias Mlx.Compiler.{Cache, Executable, Fuse, Name, Options, Plan}
+  alias Mlx.Compiler.{Cache, Closure, Executable, Fuse, Options, Plan}
   alias Nx.Defn.Composite
 
   @impl true
@@ -177,11 +177,14 @@ defmodule Mlx.Compiler do
       {:evaluator, Nx.Defn.Evaluator.__compile__(key, vars, fun, hooks: options.hooks)}
   end
 
+  # Functions are equal if they are of one version of one module and have captured the
+  # same; those captured by name are of whatever version there is.
   defp cache_key(key, vars, options) do
     signature =
       Enum.map(vars, fn var -> Composite.traverse(var, &signature/1) end)
 
-    {Name.of(key), {signature, options.device, options.fuse, options.fallback, options.hooks}}
+    {Closure.key(key), version(key), signature, options.device, options.fuse, options.fallback,
+     options.hooks}
   end
 
   # An argument may be a block of parameters, such as a quantized tensor.
@@ -190,6 +193,17 @@ defmodule Mlx.Compiler do
 
   defp signature(%Nx.Tensor{} = var),
     do: {var.type, var.shape, var.names, var.vectorized_axes, var.donatable?}
+
+  defp version(fun) do
+    case Function.info(fun, :type) do
+      {:type, :external} ->
+        {:module, module} = Function.info(fun, :module)
+        module.module_info(:md5)
+
+      {:type, :local} ->
+        nil
+    end
+  end
 
   @doc """
   How many programs are kept, and how many may be before those go that have not run for the

@@ -55,7 +55,6 @@ defmodule Mlx.Quantization do
   alias Nx.Tensor, as: T
 
   @modes [:affine, :mxfp4, :mxfp8, :nvfp4]
-  @types [{:f, 32}, {:f, 16}, {:bf, 16}]
 
   @type mode :: :affine | :mxfp4 | :mxfp8 | :nvfp4
 
@@ -307,10 +306,7 @@ defmodule Mlx.Quantization do
 
   """
   @spec formats() :: [{mode, pos_integer, pos_integer}]
-  def formats do
-    affine = for bits <- [2, 3, 4, 5, 6, 8], size <- [32, 64, 128], do: {:affine, bits, size}
-    affine ++ [{:mxfp4, 4, 32}, {:mxfp8, 8, 32}, {:nvfp4, 4, 16}]
-  end
+  def formats, do: Tensor.formats()
 
   ## Checks
 
@@ -379,7 +375,7 @@ defmodule Mlx.Quantization do
   end
 
   defp check_type!(type) do
-    if type not in @types do
+    if type not in Tensor.types() do
       raise ArgumentError,
             "quantized are tensors of f32, f16 and bf16, got: #{Nx.Type.to_string(type)}"
     end

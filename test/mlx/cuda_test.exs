@@ -90,6 +90,18 @@ defmodule Mlx.CudaTest do
     assert {moved.type, moved.data.device} == {{:f, 64}, :cpu}
   end
 
+  @tag :tmp_dir
+  test "f64 in a file can be cast on the way to the GPU", %{tmp_dir: folder} do
+    path = Path.join(folder, "double.safetensors")
+    x = Nx.tensor([1.5, 1.0e-3], type: :f64, backend: @cpu)
+    Mlx.Weights.save(path, %{"x" => x})
+    weights = Mlx.Weights.open(path)
+    TestDevice.assert_f64_refused(fn -> Mlx.Weights.tensor(weights, "x", device: :gpu) end)
+    cast = Mlx.Weights.tensor(weights, "x", device: :gpu, type: :f32)
+    assert {cast.type, cast.data.device} == {{:f, 32}, :gpu}
+    assert Nx.to_binary(cast) == x |> Nx.as_type(:f32) |> Nx.to_binary()
+  end
+
   test "values have no address, and shared memory" do
     tensor = Nx.tensor([1.5, 2.5], backend: @gpu)
     error = assert_raise Mlx.Error, fn -> Nx.to_pointer(tensor, mode: :local) end

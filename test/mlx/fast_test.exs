@@ -121,6 +121,59 @@ defmodule Mlx.FastTest do
     end
   end
 
+  describe "gelu" do
+    for type <- @types, approximate <- [:none, :tanh, :sigmoid] do
+      test "of #{type}, approximated by #{approximate}" do
+        x = waves(unquote(type), {3, 50}, names: [:a, nil])
+        assert_same(&Fast.gelu(&1, approximate: unquote(approximate)), [x], @close)
+      end
+    end
+
+    test "of vectorized tensors, of a number and of integers" do
+      assert_same(&Fast.gelu/1, [Nx.vectorize(waves(:f32, {2, 3}), :v)], @close)
+      assert_same(&Fast.gelu/1, [1.5], @close)
+      assert_same(&Fast.gelu/1, [tensor([-2, 0, 3], :s8)], @close)
+    end
+
+    test "of numbers that are not finite" do
+      x = tensor([:infinity, :neg_infinity, :nan, 1.0e30, -1.0e30, 0.0], :f32)
+      assert_same(&Fast.gelu/1, [x], @close)
+    end
+
+    # Nx.BinaryBackend has no sigmoid of much larger ones.
+    test "of large numbers" do
+      x = tensor([200.0, -200.0, 20.0, -20.0], :f32)
+
+      for approximate <- [:tanh, :sigmoid] do
+        assert_same(&Fast.gelu(&1, approximate: approximate), [x], @close)
+      end
+    end
+
+    # A unit of the last place, where `1 + erf` has lost up to all of its digits.
+    test "of negative numbers has all digits on a CPU" do
+      x = for at <- 0..104, do: -at / 8
+      exact = for x <- x, do: x * :math.erfc(-x * :math.sqrt(0.5)) / 2
+      x = Nx.tensor(x, type: :f32, backend: {Mlx.Backend, device: :cpu})
+      compiled = Nx.Defn.jit(&Fast.gelu/1, compiler: Mlx.Compiler, device: :cpu)
+
+      for got <- [Fast.gelu(x), compiled.(x)],
+          {got, exact} <- Enum.zip(Nx.to_flat_list(got), exact) do
+        assert abs(got - exact) <= abs(exact) * 2.0 ** -23
+      end
+    end
+
+    test "refuses what has no meaning" do
+      x = waves(:f32, {2})
+
+      refused("one of [:none, :tanh, :sigmoid] as :approximate", fn ->
+        Fast.gelu(x, approximate: 1)
+      end)
+
+      refused("unknown keys", fn -> Fast.gelu(x, approx: :tanh) end)
+      refused("no complex", fn -> Fast.gelu(waves(:c64, {2})) end)
+    end
+  end
+
   describe "rope" do
     # Layouts for which MLX has been wrong: three axes, single elements, parts that turn.
     for type <- @types,

@@ -211,9 +211,14 @@ defmodule Mlx.DocExamples do
   defp split(text), do: Regex.split(@number, squeeze(text), include_captures: true)
 
   @doc """
-  A text without whitespace, as that depends on how long the lines are.
+  A text without whitespace, as that depends on how long the lines are, but for a space between
+  words and numbers.
   """
-  def squeeze(text), do: String.replace(text, ~r/\s/, "")
+  def squeeze(text) do
+    Regex.replace(~r/(?<=(\w))?\s+(?=([\w+-]))?/, text, fn _, before, next ->
+      if before != "" and next != "", do: " ", else: ""
+    end)
+  end
 
   defp close?(same, same, _epsilon, _opts), do: true
 

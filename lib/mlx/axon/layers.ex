@@ -39,6 +39,28 @@ if Code.ensure_loaded?(Axon) do
       Fast.swiglu(Nx.broadcast(gate, shape), Nx.broadcast(up, shape))
     end
 
+    @doc """
+    The function of a layer whose activation is one of `Mlx.Fast.gelu/2`, or `nil`.
+    """
+    def gelu(op) do
+      if approximate = approximate(op),
+        do: fn x, _opts -> Fast.gelu(x, approximate: approximate) end
+    end
+
+    defp approximate(:gelu), do: :none
+    defp approximate(op) when is_atom(op), do: nil
+
+    # Bumblebee's own activations are called by their names, which a closure holds.
+    defp approximate(op) do
+      info = Function.info(op)
+
+      case {info[:module], info[:env]} do
+        {@bumblebee, [:gelu_approx_tanh]} -> :tanh
+        {@bumblebee, [:gelu_approx_sigmoid]} -> :sigmoid
+        _ -> nil
+      end
+    end
+
     ## Rotary embeddings
 
     def rope(query, key, position_ids, attention_mask, opts) do

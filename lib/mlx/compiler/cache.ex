@@ -1,15 +1,13 @@
 defmodule Mlx.Compiler.Cache do
   @moduledoc false
 
-  # Executables by the name of a function, and signature of the arguments and options. The table
-  # is read by everyone; who finds nothing asks this process, which lets one compile while others
-  # wait. Names are references, so that finding an executable doesn't take longer the more its
-  # function has captured.
+  # Executables by function, signature of the arguments and options. The table is read by
+  # everyone; who finds nothing asks this process, which lets one compile while others wait.
 
   use GenServer
+  alias Mlx.Compiler.Closure
 
   @table __MODULE__
-  @names Module.concat(__MODULE__, Names)
   @limit 1024
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
@@ -53,27 +51,13 @@ defmodule Mlx.Compiler.Cache do
   end
 
   @doc """
-  A reference that stands for a term, the same as for an equal one.
-  """
-  def name(term) do
-    case :ets.lookup(@names, term) do
-      [{_term, name}] ->
-        name
-
-      [] ->
-        name = make_ref()
-        if :ets.insert_new(@names, {term, name}), do: name, else: name(term)
-    end
-  end
-
-  @doc """
   How many executables are kept, and how many may be.
   """
   def info, do: %{entries: :ets.info(@table, :size), limit: @limit}
 
   def clear do
     :ets.delete_all_objects(@table)
-    :ets.delete_all_objects(@names)
+    Closure.clear()
     :ok
   end
 
@@ -83,9 +67,8 @@ defmodule Mlx.Compiler.Cache do
 
   @impl true
   def init(nil) do
-    for table <- [@table, @names],
-        do: :ets.new(table, [:named_table, :public, read_concurrency: true])
-
+    :ets.new(@table, [:named_table, :public, read_concurrency: true])
+    Closure.start()
     {:ok, %{}}
   end
 
@@ -136,27 +119,15 @@ defmodule Mlx.Compiler.Cache do
     Map.delete(claims, key)
   end
 
-  # A tenth goes at once, so that the tables are seldom gone through. There is a name without an
-  # executable if the compilation failed.
+  # A tenth goes at once, so that the table is seldom gone through.
   defp evict do
-    if :ets.info(@table, :size) > @limit, do: evict_executables()
-    if :ets.info(@names, :size) > 2 * @limit, do: evict_names()
-  end
+    if :ets.info(@table, :size) > @limit do
+      used = :ets.select(@table, [{{:"$1", :_, :"$2"}, [], [{{:"$2", :"$1"}}]}])
 
-  defp evict_executables do
-    used = :ets.select(@table, [{{:"$1", :_, :"$2"}, [], [{{:"$2", :"$1"}}]}])
-
-    used
-    |> Enum.sort_by(&elem(&1, 0))
-    |> Enum.take(length(used) - @limit + div(@limit, 10))
-    |> Enum.each(fn {_used, key} -> :ets.delete(@table, key) end)
-  end
-
-  defp evict_names do
-    used = MapSet.new(:ets.select(@table, [{{{:"$1", :_}, :_, :_}, [], [:"$1"]}]))
-
-    for {term, name} <- :ets.tab2list(@names),
-        not MapSet.member?(used, name),
-        do: :ets.delete(@names, term)
+      used
+      |> Enum.sort_by(&elem(&1, 0))
+      |> Enum.take(length(used) - @limit + div(@limit, 10))
+      |> Enum.each(fn {_used, key} -> :ets.delete(@table, key) end)
+    end
   end
 end

@@ -3,7 +3,7 @@ defmodule Mlx.Generation.Request do
 
   # One call of `Mlx.Generation`: what it asks for, what it has so far, and what it tells of.
 
-  alias Mlx.Generation.{Sampler, Steps, Text, Token}
+  alias Mlx.Generation.{Reading, Sampler, Steps, Text, Token}
 
   @samplers [:temperature, :top_k, :top_p, :min_p, :repetition_penalty]
   @options @samplers ++
@@ -115,18 +115,18 @@ defmodule Mlx.Generation.Request do
 
   def next(%__MODULE__{} = request) do
     guard(request, fn ->
-      %{pending: [token | pending]} = request = ahead(request)
-      ids = Nx.to_flat_list(token)
+      # The first token waits for one step only.
+      ahead = if request.first, do: request.generator.ahead, else: 1
+      %{pending: [token | _]} = request = ahead(request, max(ahead - 1, 1))
+      {ids, request} = Reading.during(token, fn -> ahead(request, ahead) end)
+      %{pending: [_ | pending]} = request
       %{request | pending: pending} |> read() |> tokens(ids, pending == [])
     end)
   end
 
-  # The first token waits for one step only.
-  defp ahead(%{first: first, generator: generator} = request) do
-    wanted = if first, do: generator.ahead, else: 1
-
+  defp ahead(request, wanted) do
     if length(request.pending) <= wanted and request.queued < request.max_tokens,
-      do: request |> queue() |> ahead(),
+      do: request |> queue() |> ahead(wanted),
       else: request
   end
 

@@ -5,11 +5,11 @@ defmodule Mlx.Lowering.Fast do
   import Mlx.Lowering.Creation, only: [full: 2]
   import Mlx.Lowering.Shape, only: [cast: 2, reshape: 2]
 
-  alias Mlx.Fast.{Attention, Cache, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU}
+  alias Mlx.Fast.{Attention, Cache, GELU, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU}
 
   def ops, do: []
 
-  def blocks, do: [Attention, Cache, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU]
+  def blocks, do: [Attention, Cache, GELU, LayerNorm, RMSNorm, RoPE, Softmax, SwiGLU]
 
   def lower_block(%SwiGLU{}, out, [gate, up]) do
     op(:swiglu, [gate, up], out.type, out.shape)
@@ -25,6 +25,14 @@ defmodule Mlx.Lowering.Fast do
   def lower_block(%Softmax{} = block, out, [x]) do
     op(:softmax, [x], [block.axis, block.precise], out.type, out.shape)
   end
+
+  def lower_block(%GELU{approximate: :none}, out, [x]), do: op(:gelu, [x], out.type, out.shape)
+
+  def lower_block(%GELU{approximate: :tanh}, out, [x]),
+    do: op(:gelu_tanh, [x], out.type, out.shape)
+
+  def lower_block(%GELU{approximate: :sigmoid}, out, [x]),
+    do: op(:gelu_sigmoid, [x], out.type, out.shape)
 
   def lower_block(%RMSNorm{eps: eps}, out, args) do
     op(:rms_norm, args, [eps], out.type, out.shape)

@@ -22,6 +22,14 @@ defmodule Mlx.Quantization.Tensor do
   alias Mlx.Quantization.{Block, Composition}
   alias Nx.Tensor, as: T
 
+  @formats for(
+             bits <- [2, 3, 4, 5, 6, 8],
+             size <- [32, 64, 128],
+             do: {:affine, bits, size}
+           ) ++ [{:mxfp4, 4, 32}, {:mxfp8, 8, 32}, {:nvfp4, 4, 16}]
+
+  @types [{:f, 32}, {:f, 16}, {:bf, 16}]
+
   @enforce_keys [:packed, :scales, :mode, :bits, :group_size, :type]
   defstruct @enforce_keys ++ [biases: nil, transposed: false]
 
@@ -54,6 +62,12 @@ defmodule Mlx.Quantization.Tensor do
   end
 
   @doc false
+  def formats, do: @formats
+
+  @doc false
+  def types, do: @types
+
+  @doc false
   def parts(%__MODULE__{biases: nil} = tensor), do: [tensor.packed, tensor.scales]
   def parts(%__MODULE__{} = tensor), do: [tensor.packed, tensor.scales, tensor.biases]
 
@@ -82,10 +96,26 @@ defmodule Mlx.Quantization.Tensor do
   # Templates of the parts have a name that says what they mean: `Nx.Defn.compile/3` compares
   # no more than templates.
   def template(%__MODULE__{} = tensor, %T{names: names} = part) do
-    name = Enum.map_join([:mode, :bits, :group_size], "_", &Map.fetch!(tensor, &1))
-    name = "#{name}_#{Nx.Type.to_string(tensor.type)}#{if tensor.transposed, do: "_transposed"}"
-    names = List.replace_at(names, -1, String.to_atom(name))
+    %{mode: mode, bits: bits, group_size: size, type: type, transposed: transposed} = tensor
+    names = List.replace_at(names, -1, name(mode, bits, size, type, transposed))
     %{Nx.to_template(part) | names: names}
+  end
+
+  # Each call of a compiled function asks for the names of all parts of all weights.
+  for {mode, bits, size} <- @formats,
+      type <- @types,
+      transposed <- [false, true] do
+    form = "#{mode}_#{bits}_#{size}_#{Nx.Type.to_string(type)}"
+    name = if transposed, do: :"#{form}_transposed", else: :"#{form}"
+
+    defp name(
+           unquote(mode),
+           unquote(bits),
+           unquote(size),
+           unquote(Macro.escape(type)),
+           unquote(transposed)
+         ),
+         do: unquote(name)
   end
 end
 

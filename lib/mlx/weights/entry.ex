@@ -3,6 +3,7 @@ defmodule Mlx.Weights.Entry do
 
   # A tensor in a file: where it is and what its bytes mean.
 
+  alias Mlx.Downcast
   alias Mlx.Weights.{Blocks, Packed, Source}
 
   @enforce_keys [:name, :source, :offset, :length, :stored, :type, :shape]
@@ -89,11 +90,22 @@ defmodule Mlx.Weights.Entry do
     check_shape!(entry)
     template = Nx.template(List.to_tuple(entry.shape), entry.type)
     opts = [swapped: entry.swapped, packed: entry.packed]
+    place = place(entry.type, device, type)
 
     entry.source
-    |> Source.load(entry.offset, template, device, opts)
+    |> Source.load(entry.offset, template, place, opts)
     |> cast(type)
+    |> move(place, device)
   end
+
+  # Where f64 is cast that the device lacks.
+  defp place({:f, 64}, device, type) when type not in [nil, {:f, 64}],
+    do: if(Downcast.lacking?(device), do: :cpu, else: device)
+
+  defp place(_type, device, _cast), do: device
+
+  defp move(tensor, device, device), do: tensor
+  defp move(tensor, _, device), do: Nx.backend_transfer(tensor, {Mlx.Backend, device: device})
 
   defp check_type!(%{type: nil} = entry) do
     refuse!(entry, :type, "has type #{entry.stored}, which Mlx can't hold")

@@ -24,17 +24,17 @@ defmodule Mlx.Axon.LayersTest do
 
     # How many layers of each kind there are.
     for {name, architecture, expected} <- [
-          {:distilbert, :base, %{layer_norm: 5, attention: 2}},
-          {:bert, :for_masked_language_modeling, %{layer_norm: 6, attention: 2}},
+          {:distilbert, :base, %{layer_norm: 5, attention: 2, gelu: 2}},
+          {:bert, :for_masked_language_modeling, %{layer_norm: 6, attention: 2, gelu: 3}},
           {:llama, :for_causal_language_modeling,
            %{rms_norm: 5, rope: 2, attention: 2, swiglu: 2}},
           {:qwen3, :for_causal_language_modeling,
            %{rms_norm: 9, rope: 2, attention: 2, swiglu: 2}},
-          {:gemma, :base, %{rms_norm: 5, rope: 2, attention: 2}},
-          {:vit, :base, %{layer_norm: 5, attention: 2}},
-          {:whisper, :base, %{layer_norm: 7, attention: 3}},
-          {:clip_text, :base, %{layer_norm: 5, attention: 2}},
-          {:unet, :base, %{layer_norm: 12, attention: 8}}
+          {:gemma, :base, %{rms_norm: 5, rope: 2, attention: 2, gelu: 2}},
+          {:vit, :base, %{layer_norm: 5, attention: 2, gelu: 2}},
+          {:whisper, :base, %{layer_norm: 7, attention: 3, gelu: 4}},
+          {:clip_text, :base, %{layer_norm: 5, attention: 2, gelu: 2}},
+          {:unet, :base, %{layer_norm: 12, attention: 8, gelu: 4}}
         ] do
       test "#{name}" do
         name = unquote(name)
@@ -168,6 +168,7 @@ defmodule Mlx.Axon.LayersTest do
         Axon.input("x", shape: {nil, 4, 16})
         |> Axon.layer_norm()
         |> gated()
+        |> Axon.dense(16, activation: :gelu)
         |> Axon.layer_norm(epsilon: 0.1, name: "last")
 
       {rewritten, swapped} = Mlx.Axon.rewrite(model)
@@ -175,6 +176,7 @@ defmodule Mlx.Axon.LayersTest do
       assert swapped == [
                {"layer_norm_0", :layer_norm},
                {"multiply_0", :swiglu},
+               {"gelu_0", :gelu},
                {"last", :layer_norm}
              ]
 

@@ -2,7 +2,7 @@ defmodule Mlx.Compiler.CacheTest do
   # What other tests compile would change how much is kept.
   use ExUnit.Case
   import Mlx.Oracle, only: [assert_identical: 2]
-  alias Mlx.Compiler.{Cache, Name}
+  alias Mlx.Compiler.Cache
 
   setup do
     Nx.default_backend(Mlx.Backend)
@@ -143,35 +143,6 @@ defmodule Mlx.Compiler.CacheTest do
     assert Cache.fetch({:test, 2}, fn -> :again end) == {:miss, :again}
   end
 
-  describe "names" do
-    test "are the same for equal terms, in all processes" do
-      name = Cache.name({:captured, [1, 2]})
-      assert Task.await(Task.async(fn -> Cache.name({:captured, [1, 2]}) end)) == name
-      assert Cache.name({:captured, [1, 3]}) != name
-    end
-
-    test "of functions are those of what they have captured, however often they are called" do
-      add = fn n -> &Nx.add(&1, n) end
-      names = for n <- 1..10, do: Name.of(add.(n))
-      assert names == Enum.uniq(names)
-      for _ <- 1..2, do: assert(for(n <- 1..10, do: Name.of(add.(n))) == names)
-
-      last = add.(10)
-      for _ <- 1..3, do: assert(Name.of(last) == List.last(names))
-    end
-
-    test "go if nothing has them" do
-      %{limit: limit} = Mlx.Compiler.cache_info()
-      kept = Cache.name(:kept)
-      Cache.fetch({kept, :signature}, fn -> :executable end)
-      for n <- 1..(2 * limit), do: Cache.name({:lost, n})
-      Cache.fetch({:any, :signature}, fn -> :executable end)
-      :sys.get_state(Cache)
-      assert :ets.info(Cache.Names, :size) == 1
-      assert Cache.name(:kept) == kept
-    end
-  end
-
   describe "a compilation that" do
     test "fails is tried again" do
       test = self()
@@ -229,10 +200,7 @@ defmodule Mlx.Compiler.CacheTest do
       defn branch(x), do: if(x > 0, do: noted(x), else: x)
     end
 
-    defp kept do
-      tables = for table <- [Cache, Cache.Names], do: :ets.tab2list(table)
-      :erts_debug.flat_size(tables)
-    end
+    defp kept, do: Cache |> :ets.tab2list() |> :erts_debug.flat_size()
 
     test "if functions of the host get it" do
       for fun <- [&Deep.noted/1, &Deep.branch/1], do: run(fun, [t(1.0)])

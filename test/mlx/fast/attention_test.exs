@@ -19,6 +19,29 @@ defmodule Mlx.Fast.AttentionTest do
     end
   end
 
+  # Values of sixteen numbers, for which the CPU has a kernel, beside ones for which it has none.
+  for type <- @types, heads <- [1, 3], queries <- [6, 7, 20] do
+    test "of #{type}, #{heads} heads, #{queries} queries of any layout" do
+      [q, k] =
+        for length <- [unquote(queries), 20],
+            do: waves(unquote(type), {2, length, unquote(heads), 8})
+
+      v = waves(unquote(type), {2, 20, unquote(heads), 48})
+      mask = waves(unquote(type), {2, 1, 1, 20})
+
+      for opts <- [[], [causal: true], [mask: mask], [mask: mask[0..0], scale: 0.5]],
+          width <- [16, 31, 32] do
+        attend = fn q, k, v ->
+          [q, k, v] = for x <- [q, k, v], do: Nx.transpose(x, axes: [0, 2, 1, 3])
+          out = Fast.scaled_dot_product_attention(q, k, v[[.., .., .., 8..(7 + width)]], opts)
+          {out, out |> Nx.transpose(axes: [0, 2, 1, 3]) |> Nx.reshape({2, :auto})}
+        end
+
+        assert_same(attend, [q, k, v], @close)
+      end
+    end
+  end
+
   for type <- @types do
     test "with masks of #{type}" do
       args = attended(unquote(type), 2, {4, 2}, 3, 7)

@@ -85,7 +85,10 @@ defmodule Mlx.Lowering.FastTest do
        [four, four, four]},
       {Mlx.Fast.Cache, :update_cache, &Mlx.Fast.update_cache(&1, &2, tensor(1, :s32)),
        [four, four]},
-      {Mlx.Fast.Softmax, :softmax, &Mlx.Fast.softmax/1, [{3, 4}]}
+      {Mlx.Fast.Softmax, :softmax, &Mlx.Fast.softmax/1, [{3, 4}]},
+      {Mlx.Fast.GELU, :gelu, &Mlx.Fast.gelu/1, [{3, 4}]},
+      {Mlx.Fast.GELU, :gelu_tanh, &Mlx.Fast.gelu(&1, approximate: :tanh), [{3, 4}]},
+      {Mlx.Fast.GELU, :gelu_sigmoid, &Mlx.Fast.gelu(&1, approximate: :sigmoid), [{3, 4}]}
     ]
   end
 end

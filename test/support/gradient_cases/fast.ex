@@ -75,6 +75,10 @@ defmodule Mlx.GradientCases.Fast do
       row(Fast.Softmax, "", &Fast.softmax/1, [{2, 5}]),
       row(Fast.Softmax, "along the first axis", &Fast.softmax(&1, axis: 0), [{3, 2}]),
       row(Fast.SwiGLU, "", &Fast.swiglu/2, [{2, 3}, {2, 3}]),
+      row(Fast.GELU, "", &Fast.gelu/1, [{2, 3}]),
+      row(Fast.GELU, "of negative numbers", &Fast.gelu(Nx.negate(&1)), [{2, 3}]),
+      row(Fast.GELU, "by tanh", &Fast.gelu(&1, approximate: :tanh), [{2, 3}]),
+      row(Fast.GELU, "by sigmoid", &Fast.gelu(&1, approximate: :sigmoid), [{2, 3}]),
       row(:put_slice, "in a cache", &Fast.update_cache(&1, &2, 1), [{1, 4, 2}, {1, 2, 2}]),
       row(Fast.Cache, "", &Fast.update_cache(&1, &2, tensor(1, :s32)), [{1, 4, 2}, {1, 2, 2}]),
       row(

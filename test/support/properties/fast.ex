@@ -19,6 +19,7 @@ defmodule Mlx.Properties.Fast do
       {Fast.Attention, attention()},
       {Fast.Softmax, softmax()},
       {Fast.SwiGLU, swiglu()},
+      {Fast.GELU, gelu()},
       {Fast.Cache, update_cache()},
       {"einsum", einsum()}
     ]
@@ -59,6 +60,16 @@ defmodule Mlx.Properties.Fast do
             gate <- floats(type, shape),
             up <- floats(type, shape) do
       {&Fast.swiglu/2, [gate, up], @close}
+    end
+  end
+
+  defp gelu do
+    gen all type <- member_of(@types),
+            rank <- integer(0..3),
+            shape <- shape(rank),
+            x <- floats(type, shape),
+            approximate <- member_of([:none, :tanh, :sigmoid]) do
+      {&Fast.gelu(&1, approximate: approximate), [x], @close}
     end
   end
 
@@ -105,7 +116,8 @@ defmodule Mlx.Properties.Fast do
             keys <- integer(1..9),
             queries <- one_of([constant(1), integer(1..keys)]),
             size <- integer(1..9),
-            value_size <- integer(1..9),
+            # Where the kernel of the CPU is, and where it is not.
+            value_size <- one_of([integer(1..9), member_of([16, 32])]),
             heads = groups * repeats,
             q <- floats(type, {batch, heads, queries, size}),
             k <- floats(type, {batch, groups, keys, size}),

@@ -29,6 +29,13 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
         return in_single(operands, options, s);
     }
+    if !on_gpu(s) && sinks.is_none() {
+        let mask = mask.map(|mask| numbers(mask, q.dtype())).transpose()?;
+        let (scale, causal) = (options.scale, options.causal);
+        if let Some(attended) = simd::attention([q, k, v], mask.as_ref(), scale, causal, s)? {
+            return Ok(attended);
+        }
+    }
     let (queries, keys) = (q.dim(-2), k.dim(-2));
     if options.causal && !on_gpu(s) && (STRETCH + 1..=keys).contains(&queries) {
         return in_stretches([q, k, v], sinks, options, s);
@@ -40,7 +47,7 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
         }
     }
     let mask = match mask {
-        Some(mask) if mask.dtype() == Dtype::Bool && on_gpu(s) => Some(added(mask, q.dtype())?),
+        Some(mask) if on_gpu(s) => Some(numbers(mask, q.dtype())?),
         mask => mask.cloned(),
     };
     let mode = match (options.causal, &mask) {
@@ -91,8 +98,7 @@ fn composed(
     }
     let mask = match mask {
         Some(_) if options.causal => return Ok(None),
-        Some(mask) if mask.dtype() == Dtype::Bool => Some(added(mask, q.dtype())?),
-        mask => mask.cloned(),
+        mask => mask.map(|mask| numbers(mask, q.dtype())).transpose()?,
     };
     // Heads that share keys are more queries of one product.
     let together = queries * (heads / groups);
@@ -153,6 +159,14 @@ fn has_kernel(queries: i32, size: i32, dtype: Dtype) -> bool {
         few || matches!(size, 64 | 80 | 128)
     } else {
         few || half && size % 8 == 0 && size <= 128
+    }
+}
+
+/// The mask as numbers to add.
+fn numbers(mask: &Array, dtype: Dtype) -> Result<Array> {
+    match mask.dtype() {
+        Dtype::Bool => added(mask, dtype),
+        _ => Ok(mask.clone()),
     }
 }
 

@@ -8,6 +8,7 @@ use once_cell::sync::OnceCell;
 use super::attention::{attention, Attention};
 use super::cached::{attention_from, update_cache};
 use super::functions::{self, fast};
+use super::gelu::{gelu, gelu_sigmoid, gelu_tanh};
 use super::reduction::{reduce, SUM};
 use super::{ops, row};
 use crate::error::{Error, Result};
@@ -52,6 +53,15 @@ ops! {
 
     /// The product of a gate, itself times its sigmoid, and an array.
     swiglu(gate, up) |s| => swiglu(gate, up, s);
+
+    /// The elements, each times the share of a normal distribution that is below it.
+    gelu(x) |s| => gelu(x, s);
+
+    /// The same, approximated by the hyperbolic tangent.
+    gelu_tanh(x) |s| => gelu_tanh(x, s);
+
+    /// The same, approximated by the logistic function.
+    gelu_sigmoid(x) |s| => gelu_sigmoid(x, s);
 }
 
 /// The operands by their places, with none for those that are not there.

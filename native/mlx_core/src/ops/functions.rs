@@ -10,7 +10,7 @@ use super::number;
 use crate::error::Result;
 use crate::simd;
 
-fn real(value: f64, dtype: Dtype) -> Result<Array> {
+pub(super) fn real(value: f64, dtype: Dtype) -> Result<Array> {
     Ok(match dtype {
         // GPUs have no f64 to start from.
         Dtype::Float32 => Array::from_f32(value as f32),
@@ -106,7 +106,7 @@ pub(super) fn cbrt(x: &Array) -> Result<Array> {
 }
 
 /// Runs `function` in single precision for the types below.
-fn widened(x: &Array, function: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
+pub(super) fn widened(x: &Array, function: impl FnOnce(&Array) -> Result<Array>) -> Result<Array> {
     match x.dtype() {
         Dtype::Float32 | Dtype::Float64 => function(x),
         dtype => Ok(function(&x.as_dtype(Dtype::Float32)?)?.as_dtype(dtype)?),

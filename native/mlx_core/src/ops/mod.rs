@@ -12,6 +12,7 @@ mod fast;
 mod fft;
 mod functions;
 mod fused;
+mod gelu;
 mod indexing;
 mod linalg;
 mod narrow;

@@ -4,7 +4,10 @@
 use std::ffi::c_void;
 use std::ptr::null;
 
-use super::functions::{Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh};
+use super::functions::{
+    Cos, Erf, Erfc, Exp, Expm1, Gelu, GeluSigmoid, GeluTanh, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt,
+    Tanh,
+};
 use super::level::entries;
 use super::map::{Function, Map};
 use super::number::{Bf16, Number, F16};
@@ -13,6 +16,15 @@ use super::primitive::{Call, Entry, NO_PARAMETERS};
 extern "C" {
     fn erf(x: f64) -> f64;
     fn erfc(x: f64) -> f64;
+}
+
+fn logistic(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Twice the number of which GELU's approximation takes the hyperbolic tangent.
+fn gelu_cubic(x: f64) -> f64 {
+    (8.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))
 }
 
 type Oracle = fn(f64) -> f64;
@@ -130,12 +142,16 @@ accuracy! {
     exponential_less_one Expm1 |x| x.exp_m1();
     logarithm Log |x| x.ln();
     logarithm_of_one_more Log1p |x| x.ln_1p();
-    logistic_function Sigmoid |x| 1.0 / (1.0 + (-x).exp());
+    logistic_function Sigmoid |x| logistic(x);
     hyperbolic_tangent Tanh |x| x.tanh();
     // Safety: a function of numbers.
     error_function Erf |x| unsafe { erf(x) };
     // Safety: a function of numbers.
     complement Erfc |x| unsafe { erfc(x) };
+    // Safety: a function of numbers.
+    gaussian_unit Gelu |x| x * 0.5 * unsafe { erfc(-x * std::f64::consts::FRAC_1_SQRT_2) };
+    gaussian_unit_by_tanh GeluTanh |x| x * logistic(gelu_cubic(x));
+    gaussian_unit_by_sigmoid GeluSigmoid |x| x * logistic(1.702 * x);
     square_root Sqrt |x| x.sqrt();
     reciprocal_root Rsqrt |x| 1.0 / x.sqrt();
     sine Sin |x| x.sin();

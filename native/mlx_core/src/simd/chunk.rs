@@ -23,7 +23,13 @@ pub(super) fn chunks(length: usize) -> impl Iterator<Item = (usize, usize)> {
 pub(super) unsafe fn load<T: Number>(from: *const T, count: usize, rest: f64) -> Chunk {
     if count == CHUNK {
         // Safety: as the caller's; elements may lie anywhere that their type allows.
-        return unsafe { from.cast::<[T; CHUNK]>().read_unaligned() }.map(T::widen);
+        let narrow = unsafe { from.cast::<[T; CHUNK]>().read_unaligned() };
+        let mut chunk = [0.0; CHUNK];
+        // A loop, because the compiler may leave what `map` is given a function of its own.
+        for (wide, narrow) in chunk.iter_mut().zip(narrow) {
+            *wide = narrow.widen();
+        }
+        return chunk;
     }
     let mut chunk = [rest; CHUNK];
     for (at, wide) in chunk.iter_mut().enumerate().take(count) {
@@ -36,7 +42,10 @@ pub(super) unsafe fn load<T: Number>(from: *const T, count: usize, rest: f64) ->
 /// Safety: there is room for so many elements.
 #[inline(always)]
 pub(super) unsafe fn store<T: Number>(to: *mut T, count: usize, chunk: Chunk) {
-    let narrow = chunk.map(T::narrow);
+    let mut narrow = [T::ZERO; CHUNK];
+    for (narrow, wide) in narrow.iter_mut().zip(chunk) {
+        *narrow = T::narrow(wide);
+    }
     if count == CHUNK {
         // Safety: as the caller's.
         return unsafe { to.cast::<[T; CHUNK]>().write_unaligned(narrow) };

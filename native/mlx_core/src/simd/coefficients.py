@@ -4,7 +4,7 @@ Each line is a name, the largest relative error on the interval, and the coeffic
 powers of the variable, the lowest first.
 """
 
-from mpmath import atanh, chebyt, cos, erf, erfc, exp, expm1, log, mp, mpf, pi, sin, sqrt, taylor
+from mpmath import atanh, chebyt, cos, erf, erfc, exp, expm1, log, mp, mpf, ncdf, pi, sin, sqrt, taylor
 
 mp.dps = 50
 
@@ -46,6 +46,11 @@ def erf_of_square(u):
     return erf(sqrt(square)) / sqrt(square) if square > mpf(10) ** -40 else 2 / sqrt(pi)
 
 
+def normal_of_square(u):
+    square = 8 * (u + 1)
+    return (ncdf(sqrt(square)) - mpf(1) / 2) / sqrt(square) if square else 1 / sqrt(2 * pi)
+
+
 def scaled_erfc(t):
     x = 4 * (1 + t) / (1 - t)
     return exp(x * x) * erfc(x)
@@ -53,6 +58,7 @@ def scaled_erfc(t):
 
 fit("EXPM1", around(lambda r: expm1(r) / r, 1), -log(2) / 2, log(2) / 2, 6)
 fit("ERF", erf_of_square, -1, 1, 19)
+fit("NORMAL", normal_of_square, -1, 1, 18)
 fit("LOG", around(lambda z: atanh(sqrt(z)) / sqrt(z) * 2, 2), 0, (3 - 2 * sqrt(mpf(2))) ** 2, 4)
 fit("SIN", around(lambda z: sin(sqrt(z)) / sqrt(z), 1), 0, (pi / 4) ** 2, 4)
 fit("COS", lambda z: cos(sqrt(z)), 0, (pi / 4) ** 2, 4)

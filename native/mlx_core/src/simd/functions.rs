@@ -6,6 +6,7 @@
 
 use super::level::Level;
 use super::map::Function;
+use std::f64::consts::FRAC_1_SQRT_2;
 use std::ffi::CStr;
 
 /// Adding it to a small number leaves the nearest integer in the lowest bits.
@@ -53,6 +54,21 @@ pub(super) fn sigmoid<L: Level>(x: f64) -> f64 {
     1.0 / (1.0 + exp::<L>(-x))
 }
 
+/// The complement of the error function, from 0 to 10.5.
+#[inline(always)]
+fn complement<L: Level>(x: f64) -> f64 {
+    exp::<L>(-x * x) * polynomial::<L, _>(&ERFC, (x - 4.0) / (x + 4.0))
+}
+
+/// A share of the number, which is exact but where it is too small for the smallest of singles.
+#[inline(always)]
+fn gated(x: f64, share: f64) -> f64 {
+    x * if share < 5e-48 { 0.0 } else { share }
+}
+
+/// Twice the root of two over pi, and its product with the factor of the cube.
+const GELU_TANH: [f64; 2] = [1.5957691216057308, 0.07135481627260025];
+
 #[inline(always)]
 fn expm1<L: Level>(x: f64) -> f64 {
     let (power, rest) = exponential::<L>(x);
@@ -81,7 +97,7 @@ fn logarithm<L: Level>(exponent: f64, s: f64) -> f64 {
 #[inline(always)]
 fn parts(x: f64) -> (f64, f64) {
     const FRACTION: u64 = (1 << 52) - 1;
-    let lowest = std::f64::consts::FRAC_1_SQRT_2.to_bits();
+    let lowest = FRAC_1_SQRT_2.to_bits();
     let bits = x.to_bits().wrapping_add(1.0f64.to_bits() - lowest);
     let integer = 2f64.powi(52);
     let exponent = f64::from_bits(bits >> 52 | integer.to_bits()) - (integer + 1023.0);
@@ -147,7 +163,8 @@ macro_rules! functions {
                 $value
             }
 
-            $(fn beyond($x: f64) -> f64 {
+            $(#[inline(always)]
+            fn beyond<L: Level>($x: f64) -> f64 {
                 $beyond
             })?
         }
@@ -186,11 +203,21 @@ functions! {
     };
     /// One less the error function.
     Erfc c"Erfc" |x| {
-        let size = within(x.abs(), 0.0, 10.5);
-        let scaled = polynomial::<L, _>(&ERFC, (size - 4.0) / (size + 4.0));
-        let value = exp::<L>(-size * size) * scaled;
+        let value = complement::<L>(within(x.abs(), 0.0, 10.5));
         if x < 0.0 { 2.0 - value } else { value }
     };
+    /// The number times the share of a normal distribution that is below it.
+    Gelu c"Gelu" |x| {
+        let share = x * polynomial::<L, _>(&NORMAL, L::fma(x, x * 0.125, -1.0));
+        x * (0.5 + share)
+    }, beyond 4.0 => {
+        let above = complement::<L>(within(x.abs() * FRAC_1_SQRT_2, 0.0, 10.5)) * 0.5;
+        gated(x, if x < 0.0 { above } else { 1.0 - above })
+    };
+    /// The same, approximated by the hyperbolic tangent.
+    GeluTanh c"GeluTanh" |x| gated(x, sigmoid::<L>(x * L::fma(x * x, GELU_TANH[1], GELU_TANH[0])));
+    /// The same, approximated by the logistic function.
+    GeluSigmoid c"GeluSigmoid" |x| gated(x, sigmoid::<L>(x * 1.702));
     /// The square root.
     Sqrt c"Sqrt" |x| x.sqrt();
     /// One over the square root.
@@ -234,6 +261,30 @@ const ERF: [f64; 20] = [
     -7.775892249416875e-05,
     9.725663769924159e-05,
     -3.5566795785810666e-05,
+];
+
+/// What a normal distribution has between zero and a number, divided by the number, by an eighth
+/// of its square less one, up to four.
+const NORMAL: [f64; 19] = [
+    0.17594978076521386,
+    -0.08432144901001119,
+    0.05593420401220242,
+    -0.036869326347110425,
+    0.022518150228525904,
+    -0.012472326991540335,
+    0.006236960866762617,
+    -0.002822317273875289,
+    0.0011613497243883279,
+    -0.00043702175974353924,
+    0.0001512453430510035,
+    -4.839376477435492e-05,
+    1.4389731162776145e-05,
+    -3.999955097413803e-06,
+    1.0398464473544996e-06,
+    -2.4844743456001963e-07,
+    5.7608057398903804e-08,
+    -1.5556355944950265e-08,
+    3.169675074884778e-09,
 ];
 
 /// Twice the inverse hyperbolic tangent divided by the number, by its square.

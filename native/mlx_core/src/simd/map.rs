@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use mlx_rs::{Array, Stream};
 
-use super::chunk::{chunks, load, store, Chunk};
+use super::chunk::{chunks, load, store, Chunk, CHUNK};
 use super::level::{Kernel, Level};
 use super::number::Number;
 use super::primitive::{array, Call, Order, NO_PARAMETERS};
@@ -22,7 +22,7 @@ pub(crate) trait Function {
     fn value<L: Level>(x: f64) -> f64;
 
     /// The value beyond the limit.
-    fn beyond(x: f64) -> f64 {
+    fn beyond<L: Level>(x: f64) -> f64 {
         x
     }
 }
@@ -36,6 +36,8 @@ pub(crate) fn map<F: Function>(x: &Array, s: &Stream) -> Result<Option<Array>> {
 pub(super) struct Map<F>(PhantomData<F>);
 
 impl<F: Function> Kernel for Map<F> {
+    type Call = Call;
+
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());
@@ -52,12 +54,30 @@ impl<F: Function> Kernel for Map<F> {
 #[inline(always)]
 fn values<F: Function, L: Level>(chunk: Chunk) -> Chunk {
     let mut values = chunk.map(F::value::<L>);
-    if F::LIMIT.is_finite() && chunk.iter().any(|x| x.abs() > F::LIMIT) {
-        for (value, x) in values.iter_mut().zip(chunk) {
+    if F::LIMIT.is_finite() && reaches_beyond::<F>(&chunk) {
+        let beyond = chunk.map(F::beyond::<L>);
+        for (lane, x) in chunk.into_iter().enumerate() {
             if x.abs() > F::LIMIT {
-                *value = F::beyond(x);
+                values[lane] = beyond[lane];
             }
         }
     }
     values
+}
+
+/// Whether the formula holds not for all of them, by halves, as vectors find it.
+#[inline(always)]
+fn reaches_beyond<F: Function>(chunk: &Chunk) -> bool {
+    let mut counts = [0.0; CHUNK];
+    for (count, x) in counts.iter_mut().zip(chunk) {
+        *count = if x.abs() > F::LIMIT { 1.0 } else { 0.0 };
+    }
+    let mut half = CHUNK / 2;
+    while half > 0 {
+        for lane in 0..half {
+            counts[lane] += counts[lane + half];
+        }
+        half /= 2;
+    }
+    counts[0] > 0.0
 }

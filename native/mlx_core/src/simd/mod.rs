@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod accuracy;
+mod attention;
 mod chunk;
 mod functions;
 mod level;
@@ -19,8 +20,10 @@ mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod transposed;
 
+pub(crate) use attention::attention;
 pub(crate) use functions::{
-    Cos, Erf, Erfc, Exp, Expm1, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt, Tanh,
+    Cos, Erf, Erfc, Exp, Expm1, Gelu, GeluSigmoid, GeluTanh, Log, Log1p, Rsqrt, Sigmoid, Sin, Sqrt,
+    Tanh,
 };
 pub(crate) use map::{map, Function};
 pub(crate) use product::product;

@@ -1,6 +1,7 @@
 // A primitive of MLX whose values a function of Rust computes, on a CPU stream.
 
 #include <algorithm>
+#include <cstdint>
 #include <exception>
 #include <stdexcept>
 #include <utility>
@@ -37,6 +38,18 @@ struct mlx_simd_plan {
   bool ordered;
 };
 
+// What attention is computed from; `attention.rs` has the same. Steps are those from one batch,
+// head and position to the next, in elements.
+struct mlx_simd_attention {
+  const void* inputs[4];
+  void* output;
+  int64_t batches, heads, groups, queries, keys, size, width;
+  int64_t steps[3][3];
+  int64_t mask_steps[2];
+  double scale;
+  bool causal;
+};
+
 struct mlx_simd_handle {
   void* ctx;
 };
@@ -46,6 +59,15 @@ void _mlx_error(const char* file, const int line, const char* format, ...);
 }
 
 namespace {
+
+// The array in row order.
+mx::array ordered(const mx::array& input, mx::Stream stream) {
+  auto copy = mx::contiguous(input, false, stream);
+  std::vector<mx::array> outputs{copy};
+  copy.primitive().eval_cpu({input}, outputs);
+  mx::cpu::get_command_encoder(stream).add_temporary(copy);
+  return copy;
+}
 
 class Simd : public mx::Primitive {
  public:
@@ -59,7 +81,7 @@ class Simd : public mx::Primitive {
     mlx_simd_call call{};
     bool donated = inputs[0].is_donatable();
     for (size_t i = 0; i < inputs.size(); ++i) {
-      auto input = laid_out(inputs[i], encoder);
+      auto input = laid_out(inputs[i]);
       call.inputs[i] = input.data<void>();
       if (i == 0) {
         donated = donated && input.id() == inputs[0].id();
@@ -98,16 +120,10 @@ class Simd : public mx::Primitive {
 
  private:
   // The array, or a copy in row order if the function can't use it as it lies.
-  mx::array laid_out(const mx::array& input, mx::cpu::CommandEncoder& encoder) {
+  mx::array laid_out(const mx::array& input) {
     const auto& flags = input.flags();
-    if (plan_.ordered ? flags.row_contiguous : flags.contiguous) {
-      return input;
-    }
-    auto copy = mx::contiguous(input, false, stream());
-    std::vector<mx::array> outputs{copy};
-    copy.primitive().eval_cpu({input}, outputs);
-    encoder.add_temporary(copy);
-    return copy;
+    bool fits = plan_.ordered ? flags.row_contiguous : flags.contiguous;
+    return fits ? input : ordered(input, stream());
   }
 
   void allocate(mx::array& output, const mx::array& like, bool donated) {
@@ -179,6 +195,69 @@ class Product : public mx::Primitive {
   int few_;
 };
 
+// Attention, whose result lies in memory query by query, each with all heads, as what follows
+// wants it.
+class Attention : public mx::Primitive {
+ public:
+  Attention(
+      mx::Stream stream,
+      void (*function)(const mlx_simd_attention*),
+      const mlx_simd_attention& call)
+      : mx::Primitive(stream), function_(function), call_(call) {}
+
+  void eval_cpu(
+      const std::vector<mx::array>& inputs,
+      std::vector<mx::array>& outputs) override {
+    auto call = call_;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      bool fits = i < 3 ? inputs[i].strides(-1) == 1
+                        : inputs[i].flags().row_contiguous;
+      auto input = fits ? inputs[i] : ordered(inputs[i], stream());
+      call.inputs[i] = input.data<void>();
+      if (i < 3) {
+        std::copy_n(input.strides().begin(), 3, call.steps[i]);
+      }
+    }
+    auto& output = outputs[0];
+    auto row = call.heads * call.width;
+    bool in_order = call.heads == 1 || call.queries == 1;
+    output.set_data(
+        mx::allocator::malloc(output.nbytes()),
+        output.size(),
+        {call.queries * row, call.width, row, 1},
+        {true, in_order, false});
+    call.output = output.data<void>();
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [function = function_, call] { function(&call); });
+  }
+
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
+      override {
+    throw std::runtime_error("there is no kernel of a GPU here");
+  }
+
+  const char* name() const override {
+    return "Attention";
+  }
+
+  bool is_equivalent(const mx::Primitive& other) const override {
+    const auto* attention = dynamic_cast<const Attention*>(&other);
+    return attention != nullptr && attention->call_.scale == call_.scale &&
+        attention->call_.causal == call_.causal;
+  }
+
+  std::vector<mx::Shape> output_shapes(
+      const std::vector<mx::array>& inputs) override {
+    const auto &q = inputs[0], &v = inputs[2];
+    return {{q.shape(0), q.shape(1), q.shape(2), v.shape(3)}};
+  }
+
+ private:
+  void (*function_)(const mlx_simd_attention*);
+  // Without the addresses and steps of operands.
+  mlx_simd_attention call_;
+};
+
 const mx::array& array_of(mlx_simd_handle handle) {
   return *static_cast<mx::array*>(handle.ctx);
 }
@@ -239,5 +318,26 @@ extern "C" int mlx_simd_product(
         left.dtype(),
         std::make_shared<Product>(s, function, few),
         {left, right});
+  });
+}
+
+// Makes the attention of operands that the call has the sizes of, with the same answers.
+extern "C" int mlx_simd_attend(
+    mlx_simd_handle* result,
+    void (*function)(const mlx_simd_attention*),
+    const mlx_simd_attention* call,
+    const mlx_simd_handle* inputs,
+    size_t count,
+    mlx_simd_handle stream) {
+  return made(result, stream, [&](mx::Stream s) {
+    std::vector<mx::array> arrays;
+    for (size_t i = 0; i < count; ++i) {
+      arrays.push_back(array_of(inputs[i]));
+    }
+    auto attention = std::make_shared<Attention>(s, function, *call);
+    auto shape = attention->output_shapes(arrays)[0];
+    auto dtype = arrays[0].dtype();
+    return mx::array(
+        std::move(shape), dtype, std::move(attention), std::move(arrays));
   });
 }

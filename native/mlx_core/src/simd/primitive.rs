@@ -29,7 +29,7 @@ pub(super) struct Call {
     pub parameters: Parameters,
 }
 
-pub(super) type Entry = unsafe extern "C" fn(*const Call);
+pub(super) type Entry<C = Call> = unsafe extern "C" fn(*const C);
 
 #[repr(C)]
 struct Plan {
@@ -71,7 +71,7 @@ pub(super) enum Order {
 
 /// What a kernel makes of operands, an array of the first one's shape and type. Nothing if
 /// the kernel doesn't have the type, or the stream is not a CPU's.
-pub(super) fn array<K: Kernel>(
+pub(super) fn array<K: Kernel<Call = Call>>(
     name: &'static CStr,
     order: Order,
     parameters: Parameters,
@@ -113,7 +113,7 @@ pub(super) fn product(
     })
 }
 
-fn on_cpu(make: impl FnOnce(*mut mlx_sys::mlx_array) -> c_int) -> Result<Option<Array>> {
+pub(super) fn on_cpu(make: impl FnOnce(*mut mlx_sys::mlx_array) -> c_int) -> Result<Option<Array>> {
     let mut elsewhere = false;
     let array = ffi::array(|result| {
         let status = make(result);

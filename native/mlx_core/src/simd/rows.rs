@@ -63,6 +63,8 @@ pub(crate) fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Option<Arra
 struct SwiGlu;
 
 impl Kernel for SwiGlu {
+    type Call = Call;
+
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let [gate, up] = [0, 1].map(|input: usize| call.inputs[input].cast::<T>());
@@ -103,6 +105,8 @@ unsafe fn total<T: Number>(
 struct Norm<const CENTRED: bool>;
 
 impl<const CENTRED: bool> Kernel for Norm<CENTRED> {
+    type Call = Call;
+
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let (from, to) = (call.inputs[0].cast::<T>(), call.output.cast::<T>());
@@ -154,7 +158,7 @@ mod tests {
     use crate::simd::level::entries;
     use std::ptr::null;
 
-    fn run<K: Kernel>(operands: [&[f32]; 3], row: usize, eps: f64) -> Vec<Vec<f32>> {
+    fn run<K: Kernel<Call = Call>>(operands: [&[f32]; 3], row: usize, eps: f64) -> Vec<Vec<f32>> {
         let pointer = |x: &[f32]| {
             if x.is_empty() {
                 null()

@@ -43,7 +43,10 @@ pub(crate) fn softmax(
         return Ok(None);
     }
     let steps = match mask {
-        Some(mask) => mask_steps(x, mask, scores.queries),
+        Some(mask) if mask.dtype() == x.dtype() => {
+            mask_steps(mask, x.shape()[0], scores.queries, keys)
+        }
+        Some(_) => None,
         None => Some([0, 0]),
     };
     let Some([batch_step, query_step]) = steps else {
@@ -62,15 +65,20 @@ pub(crate) fn softmax(
     array::<Softmax>(c"Softmax", Order::Rows, parameters, &operands, s)
 }
 
-/// How many rows of the mask lie between those of two batches, and of two queries.
-fn mask_steps(x: &Array, mask: &Array, queries: usize) -> Option<[usize; 2]> {
-    let &[batches, 1, rows, keys] = mask.shape() else {
+/// How many rows of the mask lie between those of two batches, and of two queries; nothing if
+/// it has no place for each of them.
+pub(super) fn mask_steps(
+    mask: &Array,
+    batches: i32,
+    queries: usize,
+    keys: usize,
+) -> Option<[usize; 2]> {
+    let &[of_batches, 1, rows, of_keys] = mask.shape() else {
         return None;
     };
-    let batch_step = if batches == 1 { 0 } else { rows as usize };
-    let fits = mask.dtype() == x.dtype()
-        && x.shape().last() == Some(&keys)
-        && (batches == 1 || x.shape().first() == Some(&batches))
+    let batch_step = if of_batches == 1 { 0 } else { rows as usize };
+    let fits = of_keys as usize == keys
+        && (of_batches == 1 || of_batches == batches)
         && (rows == 1 || rows as usize == queries);
     fits.then_some([batch_step, usize::from(rows > 1)])
 }
@@ -78,6 +86,8 @@ fn mask_steps(x: &Array, mask: &Array, queries: usize) -> Option<[usize; 2]> {
 struct Softmax;
 
 impl Kernel for Softmax {
+    type Call = Call;
+
     #[inline(always)]
     unsafe fn run<L: Level, T: Number>(call: &Call) {
         let [from, mask, _] = call.inputs.map(|input| input.cast::<T>());
@@ -108,13 +118,13 @@ impl Kernel for Softmax {
     }
 }
 
-struct Row<T> {
-    from: *const T,
-    to: *mut T,
+pub(super) struct Row<T> {
+    pub from: *const T,
+    pub to: *mut T,
     /// Null if there is none.
-    mask: *const T,
-    length: usize,
-    scale: f64,
+    pub mask: *const T,
+    pub length: usize,
+    pub scale: f64,
 }
 
 impl<T: Number> Row<T> {
@@ -154,7 +164,7 @@ impl<T: Number> Row<T> {
 
     /// Safety: the row is in the arrays.
     #[inline(always)]
-    unsafe fn run<L: Level>(&self) {
+    pub unsafe fn run<L: Level>(&self) {
         // Safety: as the caller's.
         let largest = unsafe { self.largest() };
         let mut sums = [0.0; CHUNK];

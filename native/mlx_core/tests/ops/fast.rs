@@ -14,6 +14,7 @@ tests! {
     updates_are_moved_inside => updates;
     exponentials_sum_to_one => softmaxes;
     gates_open_with_their_sigmoid => gates;
+    numbers_weigh_what_is_below_them => gelus;
     what_does_not_fit_is_refused => misfits;
 }
 
@@ -292,6 +293,26 @@ fn gates() -> Vec<Case> {
         .on([vector(&[0f32, 1.0, -1.0]), vector(&[5f32, 2.0, 3.0])])
         .gives(vector(&y))
         .near(1e-6)]
+}
+
+/// Where a composition of `1 + erf` has lost all digits, too.
+fn gelus() -> Vec<Case> {
+    let x = || vector(&[0f32, 1.0, -1.0, 3.0]);
+    let of = |row, y: [f32; 4]| case(row).on([x()]).gives(vector(&y)).near(1e-7);
+    let far = |row, y: f32| case(row).on([scalar(-10f32)]).gives(scalar(y)).within(1e-6);
+    vec![
+        of("gelu", [0.0, 0.841_344_8, -0.158_655_25, 2.995_950_3]),
+        of("gelu_tanh", [0.0, 0.841_192, -0.158_808, 2.996_362_6]),
+        of(
+            "gelu_sigmoid",
+            [0.0, 0.845_795_8, -0.154_204_23, 2.981_928_7],
+        ),
+        far("gelu", -7.619_853e-23),
+        far("gelu_sigmoid", -4.057_961_3e-7),
+        case("gelu")
+            .on([tensor::<f32>(&[], &[2, 0])])
+            .gives(tensor::<f32>(&[], &[2, 0])),
+    ]
 }
 
 fn misfits() -> Vec<Case> {
