@@ -48,6 +48,15 @@ macro_rules! transposed {
                         ..self
                     }
                 }
+
+                /// The columns from this one on, of the elements of rows from that one on.
+                fn of(self, column: usize, from: usize) -> Product {
+                    Product {
+                        weights: self.weights.wrapping_add(column * self.inner + from),
+                        c: self.c.wrapping_add(column),
+                        ..self
+                    }
+                }
             }
 
             /// Safety: the call has the addresses of matrices of its sizes; the columns are a
@@ -89,33 +98,54 @@ macro_rules! transposed {
                 near: &mut Near<{ DEPTH * WIDTH }>,
             ) -> usize {
                 let rows = left.min(VECTORS * $width);
-                let mut sums = Near([0.0; COLUMNS * WIDTH]);
                 for from in (0..product.inner).step_by(DEPTH) {
                     let depth = DEPTH.min(product.inner - from);
                     let a = product.a.wrapping_add(from);
                     // Safety: as the caller's; so many elements are left of each row.
                     unsafe { deal(a, product.inner, rows, depth, &mut near.0) };
+                    // What is dealt next takes long to come.
+                    let (next, lines) = match product.inner - from - depth {
+                        0 if left == rows => (a, 0),
+                        0 => (product.after(rows).a, rows * depth.div_ceil(LINE)),
+                        _ => (a.wrapping_add(depth), rows * depth.div_ceil(LINE)),
+                    };
+                    let share = lines.div_ceil(product.columns / COLUMNS);
                     for column in (0..product.columns).step_by(COLUMNS) {
-                        for at in (0..COLUMNS).step_by(ROWS) {
-                            let weights = (column + at) * product.inner + from;
-                            let weights = product.weights.wrapping_add(weights);
-                            let sums = &mut sums.0[at * WIDTH..];
-                            // Safety: so many rows of weights are left.
-                            unsafe {
-                                multiply::<VECTORS, ROWS>(
-                                    weights,
-                                    product.inner,
-                                    &near.0[..depth * WIDTH],
-                                    sums,
-                                );
-                            }
+                        let line = column / COLUMNS * share;
+                        for line in line..lines.min(line + share) {
+                            let (row, k) = (line % rows, line / rows * LINE);
+                            let next = next.wrapping_add(row * product.inner + k);
+                            _mm_prefetch::<_MM_HINT_T1>(next.cast());
                         }
-                        let c = product.c.wrapping_add(column);
+                        let near = &near.0[..depth * WIDTH];
                         // Safety: the product has these rows, and these columns of them.
-                        unsafe { turn(&sums.0, WIDTH, c, product.columns, rows, from > 0) };
+                        unsafe {
+                            across::<VECTORS, ROWS>(product.of(column, from), near, rows, from > 0)
+                        };
                     }
                 }
                 rows
+            }
+
+            /// Stores the first columns, or adds to what they are.
+            ///
+            /// Safety: there are as many columns as are stored at once, and so many rows of them.
+            #[target_feature(enable = $features)]
+            unsafe fn across<const VECTORS: usize, const ROWS: usize>(
+                product: Product,
+                near: &[f32],
+                rows: usize,
+                adds: bool,
+            ) {
+                let mut sums = Near([0.0; COLUMNS * WIDTH]);
+                for at in (0..COLUMNS).step_by(ROWS) {
+                    let weights = product.weights.wrapping_add(at * product.inner);
+                    let sums = &mut sums.0[at * WIDTH..];
+                    // Safety: so many rows of weights are left.
+                    unsafe { multiply::<VECTORS, ROWS>(weights, product.inner, near, sums) };
+                }
+                // Safety: as the caller's.
+                unsafe { turn(&sums.0, WIDTH, product.c, product.columns, rows, adds) };
             }
 
             /// Elements of rows, those at the same place beside each other.
@@ -196,23 +226,15 @@ macro_rules! transposed {
             #[target_feature(enable = $features)]
             unsafe fn one_by_one(product: Product, rows: usize) -> usize {
                 for column in (0..product.columns).step_by($across) {
-                    let weights = product.weights.wrapping_add(column * product.inner);
                     for row in (0..rows).step_by(DOWN) {
-                        let Product {
-                            a,
-                            c,
-                            inner,
-                            columns,
-                            ..
-                        } = product.after(row);
-                        let c = c.wrapping_add(column);
+                        let part = product.of(column, 0).after(row);
                         // Safety: so many rows are left, and as many columns as a tile has.
                         unsafe {
                             match rows - row {
-                                1 => sums::<1>(a, weights, c, inner, columns),
-                                2 => sums::<2>(a, weights, c, inner, columns),
-                                3 => sums::<3>(a, weights, c, inner, columns),
-                                _ => sums::<DOWN>(a, weights, c, inner, columns),
+                                1 => sums::<1>(part),
+                                2 => sums::<2>(part),
+                                3 => sums::<3>(part),
+                                _ => sums::<DOWN>(part),
                             }
                         }
                     }
@@ -227,13 +249,14 @@ macro_rules! transposed {
             ///
             /// Safety: so many rows and as many columns as a tile has are there.
             #[target_feature(enable = $features)]
-            unsafe fn sums<const ROWS: usize>(
-                a: *const f32,
-                weights: *const f32,
-                c: *mut f32,
-                inner: usize,
-                columns: usize,
-            ) {
+            unsafe fn sums<const ROWS: usize>(product: Product) {
+                let Product {
+                    a,
+                    weights,
+                    c,
+                    inner,
+                    columns,
+                } = product;
                 let mut sums = [[$zero(); $across]; ROWS];
                 let whole = inner / $width * $width;
                 // Safety: as the caller's.
