@@ -112,7 +112,7 @@ defmodule Mlx.Generation do
       ends there. No limit by default.
     * `:prompt_chunk` - how many tokens of the prompt the model is given at once, `512` by
       default. More take more memory.
-    * `:ahead` - how many steps are queued before a token is read, `1` by default, and `2` on a GPU.
+    * `:ahead` - how many steps are queued before a token is waited for, `1` by default, and `2` on a GPU.
       As many are computed for nothing when a row ends before `:max_tokens`.
     * `:defn_options` - for compiling the functions, `[compiler: Mlx.Compiler]` by default
 

@@ -47,6 +47,10 @@ defmodule Mlx.Quantization do
 
   Products of halves are added up in `f32`. On CPUs, products of few rows unpack as they go, and
   those of more rows unpack the matrix once, for the duration of the product.
+
+  A number halfway between two codes may become either: NVIDIA GPUs choose another than CPUs, which is
+  as near. They also round an unpacked number of `:affine` once, where CPUs round its product with the
+  scale, and then the sum with the bias.
   """
 
   import Nx.Defn, only: [deftransform: 2]

@@ -203,8 +203,9 @@ defmodule Mlx.Weights do
 
     * `:device` - where it goes, `Mlx.Device.default/0` by default
     * `:type` - what floats are cast to, such as `:bf16`. The default is what they are in the
-      file. Other types stay what they are. `f64` for a GPU is cast before it goes there. It is that of quantized weights, too, with their
-      scales and biases; those of other modes than `:affine` are of `bf16` by default.
+      file. Other types stay what they are. `f64` for a GPU is cast before it goes there. It is
+      that of quantized weights, too, with their scales and biases; those of other modes than
+      `:affine` are of `bf16` by default.
 
   ## Examples
 

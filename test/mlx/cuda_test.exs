@@ -72,6 +72,22 @@ defmodule Mlx.CudaTest do
     end
   end
 
+  test "the rows of halves are added up in single precision" do
+    for type <- [:f16, :bf16], size <- [1, 7, 8, 33, 1000, 4096], rows <- [300, 1001] do
+      x = Nx.iota({rows, size + 1}, type: :f32, backend: @cpu)
+      x = x |> Nx.multiply(1.7) |> Nx.sin() |> Nx.add(1) |> Nx.as_type(type)
+
+      for x <- [x, Nx.slice_along_axis(x, 1, size, axis: 1)] do
+        sum = &Nx.sum(&1, axes: [-1])
+        [got] = on(@gpu, sum, [x])
+        expected = x |> Nx.as_type(:f32) |> sum.() |> Nx.as_type(type)
+        got = Nx.backend_copy(got, @cpu)
+        digits = if type == :f16, do: 2.0 ** -10, else: 2.0 ** -7
+        assert Nx.to_number(Nx.all_close(got, expected, rtol: digits, atol: 0.0)) == 1
+      end
+    end
+  end
+
   test "f64 is refused, with the ways out" do
     x = Nx.tensor([1, 2], backend: @gpu)
 

@@ -31,8 +31,14 @@ const MAX_PENDING_OPS: usize = 32;
 /// Slots in flight before those that are done are looked for.
 const MAX_IN_FLIGHT: usize = 4096;
 
-/// Bytes of results built before evaluation starts without being asked for.
-const MAX_PENDING_BYTES: usize = 64 << 20;
+/// Bytes of results built before evaluation starts without being asked for. A GPU takes many
+/// operations at once, and has the memory for them.
+fn max_pending_bytes(device: Device) -> usize {
+    match device {
+        Device::Cpu => 64 << 20,
+        Device::Gpu => 1 << 30,
+    }
+}
 
 /// Whether each instruction is computed before the next, so that a failure has a culprit.
 static STEPWISE: AtomicBool = AtomicBool::new(false);
@@ -121,7 +127,8 @@ impl Context {
             let slot = Arc::downgrade(slot);
             self.pending.push(Made { slot, program });
         }
-        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
+        let most = max_pending_bytes(self.worker.device());
+        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= most {
             self.flush();
         }
         Ok(())

@@ -12,6 +12,7 @@ mod beside;
 mod blocks;
 mod context;
 mod cuda;
+mod cuda_kernel;
 mod device;
 mod dtype;
 mod error;
