@@ -61,14 +61,14 @@ defmodule Mlx.Memory do
 
   It frees nothing that something refers to, garbage included: collect that first, with
   `:erlang.garbage_collect/0`. A stream whose job takes more than half a second is not
-  waited for.
+  waited for. What is freed after that is kept again.
 
   ## Examples
 
       iex> Mlx.Memory.clear_cache()
       :ok
-      iex> Mlx.Memory.stats().cache
-      0
+      iex> Mlx.Memory.stats().cache < 2 ** 20
+      true
 
   """
   @spec clear_cache() :: :ok

@@ -47,7 +47,8 @@ defmodule Mlx.MemoryTest do
     free(made(80 * @mb))
     assert Mlx.Memory.stats().cache <= 100 * @mb + above(80 * @mb)
     Mlx.Memory.clear_cache()
-    assert Mlx.Memory.stats().cache == 0
+    # Others may free little things meanwhile.
+    assert Mlx.Memory.stats().cache < @mb
   end
 
   test "a smaller limit of the cache holds at once" do

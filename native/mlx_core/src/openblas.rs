@@ -2,6 +2,8 @@
 
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 
+use once_cell::sync::Lazy;
+
 /// A BLAS that this process has loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenBlas {
@@ -52,9 +54,28 @@ pub fn openblas(path: &str) -> Option<OpenBlas> {
     })
 }
 
+/// How many threads it uses now, if MLX's BLAS is OpenBLAS.
+pub(crate) fn threads() -> Option<usize> {
+    static COUNT: Lazy<Option<extern "C" fn() -> c_int>> = Lazy::new(|| {
+        // Safety: the name ends with NUL; what this library needs is looked at, too.
+        let symbol =
+            unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"openblas_get_num_threads".as_ptr()) };
+        // Safety: this is the function's type in OpenBLAS's cblas.h; MLX keeps it loaded.
+        (!symbol.is_null()).then(|| unsafe { std::mem::transmute(symbol) })
+    });
+    COUNT.and_then(|count| usize::try_from(count()).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_loaded_has_a_thread_at_least() {
+        crate::init();
+        // There is no OpenBLAS where MLX has another BLAS.
+        assert_ne!(threads(), Some(0));
+    }
 
     #[test]
     fn libraries_that_are_something_else_say_nothing() {

@@ -178,6 +178,15 @@ defmodule Mlx.Lowering.LinalgTest do
     end
   end
 
+  test "dot with weights as layers of other libraries have them, for a few rows and for many" do
+    for {rows, inner, columns} <- [{2, 70, 32}, {11, 64, 96}, {32, 530, 64}, {77, 70, 96}] do
+      args = [sample(:f32, {rows, inner}), sample(:f32, {columns, inner}, from: 3)]
+      # Numbers grow with the length of a row, so the tolerance does.
+      assert_same(&Nx.dot(&1, [1], &2, [1]), args, scale: 16.0 * inner)
+      assert_same(&Nx.dot(&1, Nx.transpose(&2)), args, scale: 16.0 * inner)
+    end
+  end
+
   describe "triangular_solve" do
     @checked :triangular_solve
 

@@ -38,7 +38,8 @@ fn kernel(
     composed: fn(&Array) -> Result<Array>,
 ) -> Result<Array> {
     static FUSED: Lazy<Mutex<HashMap<&str, Arc<Fused>>>> = Lazy::new(Mutex::default);
-    if !on_gpu(s) || evaluation::is_tracing() {
+    // What has no elements is not compiled, but would come back here.
+    if !on_gpu(s) || evaluation::is_tracing() || x.size() == 0 {
         return widened(x, composed);
     }
     let program = Program::single(row(name)?, 1, vec![])?;

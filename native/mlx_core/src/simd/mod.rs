@@ -17,6 +17,8 @@ mod primitive;
 mod product;
 mod rows;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod transposed;
 
 pub(crate) use attention::attention;
 pub(crate) use functions::{

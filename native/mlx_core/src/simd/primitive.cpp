@@ -142,11 +142,12 @@ class Simd : public mx::Primitive {
   mlx_simd_plan plan_;
 };
 
-// The product of a matrix in row order and one in any order; of others MLX's own.
+// The product of a matrix in row order and one in any order, or, if it has more than a few rows,
+// in the order of columns; of others MLX's own.
 class Product : public mx::Primitive {
  public:
-  Product(mx::Stream stream, void (*function)(const mlx_simd_call*))
-      : mx::Primitive(stream), function_(function) {}
+  Product(mx::Stream stream, void (*function)(const mlx_simd_call*), int few)
+      : mx::Primitive(stream), function_(function), few_(few) {}
 
   void eval_cpu(
       const std::vector<mx::array>& inputs,
@@ -154,7 +155,7 @@ class Product : public mx::Primitive {
     const auto &a = inputs[0], &b = inputs[1];
     bool transposed = !b.flags().row_contiguous;
     if (!a.flags().row_contiguous ||
-        (transposed && !b.flags().col_contiguous)) {
+        (transposed ? !b.flags().col_contiguous : a.shape(0) > few_)) {
       mx::matmul(a, b, stream()).primitive().eval_cpu(inputs, outputs);
       return;
     }
@@ -191,6 +192,7 @@ class Product : public mx::Primitive {
 
  private:
   void (*function_)(const mlx_simd_call*);
+  int few_;
 };
 
 // Attention, whose result lies in memory query by query, each with all heads, as what follows
@@ -305,6 +307,7 @@ extern "C" int mlx_simd_array(
 extern "C" int mlx_simd_product(
     mlx_simd_handle* result,
     void (*function)(const mlx_simd_call*),
+    int few,
     mlx_simd_handle a,
     mlx_simd_handle b,
     mlx_simd_handle stream) {
@@ -313,7 +316,7 @@ extern "C" int mlx_simd_product(
     return mx::array(
         {left.shape(0), right.shape(1)},
         left.dtype(),
-        std::make_shared<Product>(s, function),
+        std::make_shared<Product>(s, function, few),
         {left, right});
   });
 }

@@ -51,6 +51,7 @@ extern "C" {
     fn mlx_simd_product(
         result: *mut mlx_sys::mlx_array,
         function: Entry,
+        few: c_int,
         a: mlx_sys::mlx_array,
         b: mlx_sys::mlx_array,
         stream: mlx_sys::mlx_stream,
@@ -96,13 +97,19 @@ pub(super) fn array<K: Kernel<Call = Call>>(
 }
 
 /// What a function makes of two matrices of the same type, whose inner sizes agree; by MLX's
-/// own product where there are gaps in them, and nothing if the stream is not a CPU's.
-/// Parameters of the call are their inner size and whether the second one's columns lie one
-/// after the other; its length is the rows.
-pub(super) fn product(a: &Array, b: &Array, function: Entry, s: &Stream) -> Result<Option<Array>> {
+/// own product where there are gaps in them, or more rows than are few and the second one's
+/// columns don't lie one after the other. Nothing if the stream is not a CPU's. Parameters of
+/// the call are the inner size and whether those columns do; its length is the rows.
+pub(super) fn product(
+    a: &Array,
+    b: &Array,
+    function: Entry,
+    few: i32,
+    s: &Stream,
+) -> Result<Option<Array>> {
     // Safety: the handles are alive, and the function is static.
     on_cpu(|result| unsafe {
-        mlx_simd_product(result, function, a.as_ptr(), b.as_ptr(), s.as_ptr())
+        mlx_simd_product(result, function, few, a.as_ptr(), b.as_ptr(), s.as_ptr())
     })
 }
 
