@@ -105,6 +105,23 @@ defmodule Mlx.NativeFuzzTest do
       assert {:ok, <<7>>} = read(ref)
     end
 
+    test "products with no matrices, whose memory nobody keeps" do
+      OwnVm.assert_alive("""
+      Mlx.Memory.set_cache_limit(0)
+      device = Mlx.Device.default()
+      new = fn type, dims, bytes ->
+        {_, ref} = Mlx.Native.tensor_from_binary(device, bytes, dims, type)
+        ref
+      end
+      x = new.({:f, 16}, [1, 3], <<0::48>>)
+      none = new.({:u, 32}, [0, 3, 3], "")
+      for _ <- 1..2000 do
+        {_, product} = Mlx.Native.stream_run(device, :matvec, [x, none], [])
+        Mlx.Dispatch.await(&Mlx.Native.tensor_eval([product], &1))
+      end
+      """)
+    end
+
     test "positions of booleans, which MLX can't scatter by" do
       zero = tensor({:u, 8}, [1, 1], <<0>>)
       x = tensor({:u, 8}, [2], <<3, 4>>)

@@ -83,9 +83,9 @@ fn square(a: &Array) -> Result<&Array> {
 
 fn matmul(a: &Array, b: &Array, s: &Stream) -> Result<Array> {
     if a.size() == 0 || b.size() == 0 {
-        // MLX frees its copy of a strided operand too early if the product is empty.
-        let empty = |x: &Array| mlx::zeros_dtype(x.shape(), x.dtype());
-        return Ok(mlx::matmul(&empty(a)?, &empty(b)?)?);
+        // MLX, which frees its copy of a strided operand too early then, says only what comes of it.
+        let product = mlx::matmul(a, b)?;
+        return Ok(mlx::zeros_dtype(product.shape(), product.dtype())?);
     }
     // On Linux, MLX's own loops for half precision are many times slower than BLAS.
     let dtype = a.dtype();

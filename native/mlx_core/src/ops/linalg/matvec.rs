@@ -46,6 +46,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_of_no_matrices_gives_nothing() {
+        crate::init();
+        let stream = Stream::cpu();
+        let x = Array::from_slice(&[1f32, 2., 3.], &[1, 3]);
+        let x = x.as_dtype(Dtype::Float16).unwrap();
+        let none = mlx::zeros_dtype(&[0, 3, 3], Dtype::Uint32).unwrap();
+        for _ in 0..50 {
+            let y = matvec(&x, &none, &stream).unwrap();
+            crate::ffi::eval(&[&y]).unwrap();
+            assert_eq!(y.size(), 0);
+        }
+    }
+
+    #[test]
     fn blocks_divide_the_rows() {
         assert_eq!(block(8192, 512), Some(1024));
         assert_eq!(block(512, 512), None);
