@@ -122,6 +122,18 @@ defmodule Mlx.NativeFuzzTest do
       """)
     end
 
+    test "systems whose sides don't fit" do
+      b = tensor({:f, 32}, [3, 1], <<0::96>>)
+
+      for {n, bytes} <- [{0, <<>>}, {2, <<1.0::float-32-native, 0::64, 1.0::float-32-native>>}],
+          {row, attributes} <- [triangular_solve: [true], solve: []] do
+        a = tensor({:f, 32}, [n, n], bytes)
+        {_, ref} = Native.stream_run(stream(), row, [a, b], attributes)
+        assert {:error, %{kind: :shape, message: message}} = read(ref)
+        refute message =~ "internal error"
+      end
+    end
+
     test "positions of booleans, which MLX can't scatter by" do
       zero = tensor({:u, 8}, [1, 1], <<0>>)
       x = tensor({:u, 8}, [2], <<3, 4>>)

@@ -109,6 +109,8 @@ pub enum Error {
     Dimension { dims: Vec<i64> },
     #[error("{given} dimensions are given where {expected} are needed")]
     Rank { expected: usize, given: usize },
+    #[error("{given} rows on the right-hand side of a system of {expected}")]
+    RightHandSide { expected: i32, given: i32 },
     #[error("{rows} rows and {columns} columns are no square matrix")]
     NotSquare { rows: i32, columns: i32 },
     #[error("there is no axis {axis} among {rank}")]
@@ -243,6 +245,7 @@ impl Error {
         match self {
             Error::ByteSize { .. }
             | Error::Dimension { .. }
+            | Error::RightHandSide { .. }
             | Error::Rank { .. }
             | Error::NotSquare { .. }
             | Error::Axis { .. }

@@ -35,7 +35,7 @@ ops! {
     integer_matmul(a, b) |s| => integer::matmul(matrix(a)?, matrix(b)?, s);
 
     /// X of A X = B, where A is triangular; what is in its other triangle is not read.
-    triangular_solve(a, b) { lower: bool } |s| looks => triangular::solve(square(a)?, matrix(b)?, lower, s);
+    triangular_solve(a, b) { lower: bool } |s| looks => triangular::solve(square(a)?, right(a, b)?, lower, s);
 
     /// The lower triangular L of A = L L*, from the lower triangle of A.
     cholesky(a) |s| looks => cholesky::cholesky(square(a)?, s);
@@ -44,7 +44,7 @@ ops! {
     lu(a) |s| -> 3 => lu::lu(square(a)?, s);
 
     /// X of A X = B.
-    solve(a, b) |s| looks => lu::solve(square(a)?, matrix(b)?, s);
+    solve(a, b) |s| looks => lu::solve(square(a)?, right(a, b)?, s);
 
     /// The determinant.
     determinant(a) |s| => determinant::determinant(square(a)?, s);
@@ -71,6 +71,17 @@ fn matrix(a: &Array) -> Result<&Array> {
         }),
         _ => Ok(a),
     }
+}
+
+/// The right-hand side of a system, which has a row for each of the matrix.
+fn right<'a>(a: &Array, b: &'a Array) -> Result<&'a Array> {
+    let (rows, _) = matrix::size(matrix(b)?);
+    let expected = a.dim(-1);
+    if rows != expected {
+        let given = rows;
+        return Err(Error::RightHandSide { expected, given });
+    }
+    Ok(b)
 }
 
 fn square(a: &Array) -> Result<&Array> {
