@@ -69,9 +69,10 @@ impl Fused {
                 return Ok(outputs);
             }
         }
-        // A kernel that MLX makes for CUDA divides by the number of elements.
+        // A kernel that MLX makes for CUDA divides by the number of elements. Rows are to do what
+        // they do in a trace: they may have been what asks for this.
         let inputs = inputs.iter().copied().cloned().collect();
-        self.part.program.run(inputs, stream)
+        evaluation::tracing(|| self.part.program.run(inputs, stream))
     }
 
     fn is_hollow(&self) -> bool {

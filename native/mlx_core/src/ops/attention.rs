@@ -29,10 +29,13 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     if !on_gpu(s) && matches!(q.dtype(), Dtype::Float16 | Dtype::Bfloat16) {
         return in_single(operands, options, s);
     }
+    let added = match mask {
+        Some(mask) if on_gpu(s) || sinks.is_none() => Some(numbers(mask, q.dtype())?),
+        _ => None,
+    };
     if !on_gpu(s) && sinks.is_none() {
-        let mask = mask.map(|mask| numbers(mask, q.dtype())).transpose()?;
         let (scale, causal) = (options.scale, options.causal);
-        if let Some(attended) = simd::attention([q, k, v], mask.as_ref(), scale, causal, s)? {
+        if let Some(attended) = simd::attention([q, k, v], added.as_ref(), scale, causal, s)? {
             return Ok(attended);
         }
     }
@@ -42,15 +45,12 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
     }
     check_scores(q, k, s)?;
     if !on_gpu(s) && sinks.is_none() {
-        if let Some(attended) = composed([q, k, v], mask, options, s)? {
+        if let Some(attended) = composed([q, k, v], added.as_ref(), options, s)? {
             return Ok(attended);
         }
     }
-    let mask = match mask {
-        Some(mask) if on_gpu(s) => Some(numbers(mask, q.dtype())?),
-        mask => mask.cloned(),
-    };
-    let mode = match (options.causal, &mask) {
+    let mask = if on_gpu(s) { added.as_ref() } else { mask };
+    let mode = match (options.causal, mask) {
         (true, _) => c"causal",
         (false, Some(_)) => c"array",
         (false, None) => c"",
@@ -63,7 +63,7 @@ pub(super) fn attention(operands: &[&Array], options: Attention, s: &Stream) -> 
             v.as_ptr(),
             options.scale as f32,
             mode.as_ptr(),
-            optional(mask.as_ref()),
+            optional(mask),
             optional(sinks),
             force_fused
         ),
@@ -96,17 +96,16 @@ fn composed(
     if [k, v].iter().any(|x| x.dtype() != q.dtype()) || groups == 0 || q.size() == 0 {
         return Ok(None);
     }
-    let mask = match mask {
-        Some(_) if options.causal => return Ok(None),
-        mask => mask.map(|mask| numbers(mask, q.dtype())).transpose()?,
-    };
+    if mask.is_some() && options.causal {
+        return Ok(None);
+    }
     // Heads that share keys are more queries of one product.
     let together = queries * (heads / groups);
     let shared = q.reshape(&[batch, groups, together, size])?;
     let scores = shared.matmul(k.transpose_axes(&[0, 1, 3, 2])?)?;
     let shares = simd::softmax(
         &scores,
-        mask.as_ref(),
+        mask,
         Scores {
             scale: options.scale,
             heads: heads as usize,

@@ -1,7 +1,5 @@
 //! Functions of transformers, which are single kernels on GPUs.
 
-use std::sync::Arc;
-
 use mlx_rs::{Array, Dtype, Stream};
 use once_cell::sync::OnceCell;
 
@@ -211,7 +209,7 @@ fn softmax(x: &Array, axis: i32, precise: bool, s: &Stream) -> Result<Array> {
 
 /// One kernel on a GPU. On a CPU MLX would need a C++ compiler for that.
 fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
-    static FUSED: OnceCell<Arc<Fused>> = OnceCell::new();
+    static FUSED: OnceCell<Fused> = OnceCell::new();
     if let Some(y) = simd::swiglu(gate, up, s)? {
         return Ok(y);
     }
@@ -219,7 +217,7 @@ fn swiglu(gate: &Array, up: &Array, s: &Stream) -> Result<Array> {
         let share = fast::<Sigmoid>(gate, s, functions::sigmoid)?;
         return Ok(share.multiply(gate)?.multiply(up)?);
     }
-    let fused = FUSED.get_or_try_init(|| gated().map(|program| Arc::new(Fused::new(program))))?;
+    let fused = FUSED.get_or_try_init(|| gated().map(Fused::new))?;
     Ok(fused.run(&[gate, up], s)?.remove(0))
 }
 

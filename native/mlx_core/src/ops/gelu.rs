@@ -1,12 +1,8 @@
 //! Gaussian error linear units: numbers times the share of a normal distribution below them.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use mlx_rs::ops as mlx;
 use mlx_rs::{Array, Stream};
-use once_cell::sync::Lazy;
-use parking_lot::Mutex;
+use once_cell::sync::OnceCell;
 
 use super::functions::{fast, real, sigmoid, widened};
 use super::row;
@@ -18,36 +14,34 @@ use crate::program::Program;
 use crate::simd::{Gelu, GeluSigmoid, GeluTanh};
 
 pub(super) fn gelu(x: &Array, s: &Stream) -> Result<Array> {
-    fast::<Gelu>(x, s, |x| kernel("gelu", x, s, by_erf))
+    static FUSED: OnceCell<Fused> = OnceCell::new();
+    fast::<Gelu>(x, s, |x| kernel(&FUSED, "gelu", x, s, by_erf))
 }
 
 pub(super) fn gelu_tanh(x: &Array, s: &Stream) -> Result<Array> {
-    fast::<GeluTanh>(x, s, |x| kernel("gelu_tanh", x, s, by_tanh))
+    static FUSED: OnceCell<Fused> = OnceCell::new();
+    fast::<GeluTanh>(x, s, |x| kernel(&FUSED, "gelu_tanh", x, s, by_tanh))
 }
 
 pub(super) fn gelu_sigmoid(x: &Array, s: &Stream) -> Result<Array> {
-    fast::<GeluSigmoid>(x, s, |x| kernel("gelu_sigmoid", x, s, by_sigmoid))
+    static FUSED: OnceCell<Fused> = OnceCell::new();
+    fast::<GeluSigmoid>(x, s, |x| kernel(&FUSED, "gelu_sigmoid", x, s, by_sigmoid))
 }
 
 /// One kernel on a GPU, which MLX compiles of the row itself. On a CPU it would need a C++
 /// compiler for that.
 fn kernel(
-    name: &'static str,
+    fused: &OnceCell<Fused>,
+    name: &str,
     x: &Array,
     s: &Stream,
     composed: fn(&Array) -> Result<Array>,
 ) -> Result<Array> {
-    static FUSED: Lazy<Mutex<HashMap<&str, Arc<Fused>>>> = Lazy::new(Mutex::default);
-    // What has no elements is not compiled, but would come back here.
-    if !on_gpu(s) || evaluation::is_tracing() || x.size() == 0 {
+    if !on_gpu(s) || evaluation::is_tracing() {
         return widened(x, composed);
     }
-    let program = Program::single(row(name)?, 1, vec![])?;
-    let fused = FUSED
-        .lock()
-        .entry(name)
-        .or_insert_with(|| Arc::new(Fused::new(program)))
-        .clone();
+    let program = || Program::single(row(name)?, 1, vec![]);
+    let fused = fused.get_or_try_init(|| program().map(Fused::new))?;
     Ok(fused.run(&[x], s)?.remove(0))
 }
 

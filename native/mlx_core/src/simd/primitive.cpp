@@ -69,10 +69,20 @@ mx::array ordered(const mx::array& input, mx::Stream stream) {
   return copy;
 }
 
-class Simd : public mx::Primitive {
+class OnCpu : public mx::Primitive {
+ public:
+  using mx::Primitive::Primitive;
+
+  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
+      override {
+    throw std::runtime_error("there is no kernel of a GPU here");
+  }
+};
+
+class Simd : public OnCpu {
  public:
   Simd(mx::Stream stream, const mlx_simd_plan& plan)
-      : mx::Primitive(stream), plan_(plan) {}
+      : OnCpu(stream), plan_(plan) {}
 
   void eval_cpu(
       const std::vector<mx::array>& inputs,
@@ -93,11 +103,6 @@ class Simd : public mx::Primitive {
     call.row = outputs[0].ndim() == 0 ? 1 : outputs[0].shape(-1);
     std::copy_n(plan_.parameters, MAX_PARAMETERS, call.parameters);
     encoder.dispatch([function = plan_.function, call] { function(&call); });
-  }
-
-  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
-      override {
-    throw std::runtime_error("there is no kernel of a GPU here");
   }
 
   const char* name() const override {
@@ -144,10 +149,10 @@ class Simd : public mx::Primitive {
 
 // The product of a matrix in row order and one in any order, or, if it has more than a few rows,
 // in the order of columns; of others MLX's own.
-class Product : public mx::Primitive {
+class Product : public OnCpu {
  public:
   Product(mx::Stream stream, void (*function)(const mlx_simd_call*), int few)
-      : mx::Primitive(stream), function_(function), few_(few) {}
+      : OnCpu(stream), function_(function), few_(few) {}
 
   void eval_cpu(
       const std::vector<mx::array>& inputs,
@@ -172,11 +177,6 @@ class Product : public mx::Primitive {
         [function = function_, call] { function(&call); });
   }
 
-  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
-      override {
-    throw std::runtime_error("there is no kernel of a GPU here");
-  }
-
   const char* name() const override {
     return "Product";
   }
@@ -197,13 +197,13 @@ class Product : public mx::Primitive {
 
 // Attention, whose result lies in memory query by query, each with all heads, as what follows
 // wants it.
-class Attention : public mx::Primitive {
+class Attention : public OnCpu {
  public:
   Attention(
       mx::Stream stream,
       void (*function)(const mlx_simd_attention*),
       const mlx_simd_attention& call)
-      : mx::Primitive(stream), function_(function), call_(call) {}
+      : OnCpu(stream), function_(function), call_(call) {}
 
   void eval_cpu(
       const std::vector<mx::array>& inputs,
@@ -229,11 +229,6 @@ class Attention : public mx::Primitive {
     call.output = output.data<void>();
     mx::cpu::get_command_encoder(stream()).dispatch(
         [function = function_, call] { function(&call); });
-  }
-
-  void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&)
-      override {
-    throw std::runtime_error("there is no kernel of a GPU here");
   }
 
   const char* name() const override {

@@ -52,11 +52,9 @@ mod tests {
         let x = Array::from_slice(&[1f32, 2., 3.], &[1, 3]);
         let x = x.as_dtype(Dtype::Float16).unwrap();
         let none = mlx::zeros_dtype(&[0, 3, 3], Dtype::Uint32).unwrap();
-        for _ in 0..50 {
-            let y = matvec(&x, &none, &stream).unwrap();
-            crate::ffi::eval(&[&y]).unwrap();
-            assert_eq!(y.size(), 0);
-        }
+        let y = matvec(&x, &none, &stream).unwrap();
+        crate::ffi::eval(&[&y]).unwrap();
+        assert_eq!(y.size(), 0);
     }
 
     #[test]
