@@ -27,6 +27,11 @@ defmodule Mlx.TestDevice do
               "available: #{inspect(Device.available())}. See mix mlx.doctor"
     end
 
+    # MLX reads it from the environment that the VM began with.
+    if device == :gpu and nvidia?() and System.get_env("MLX_ENABLE_TF32") != "0" do
+      raise "set MLX_ENABLE_TF32=0: the tests compare products with all bits of f32"
+    end
+
     Downcast.set_lacking(lacking)
     Device.set_default(device)
   end
