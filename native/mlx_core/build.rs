@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-const SOURCES: [&str; 2] = ["src/buffer.cpp", "src/simd/primitive.cpp"];
+const SOURCES: [&str; 3] = ["src/buffer.cpp", "src/stream.cpp", "src/simd/primitive.cpp"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

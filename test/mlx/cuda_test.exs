@@ -173,6 +173,40 @@ defmodule Mlx.CudaTest do
     """)
   end
 
+  # A thread of MLX's takes a processor for each of its streams that has computed.
+  test "streams that nobody holds take no processor, and no stream does that idles" do
+    OwnVm.assert_alive("""
+    # In hundredths of a second.
+    used = fn ->
+      for stat <- Path.wildcard("/proc/self/task/*/stat"), {:ok, text} <- [File.read(stat)] do
+        [name, rest] = Regex.run(~r/\\((.*)\\) (.*)/s, text, capture: :all_but_first)
+        [user, system] = rest |> String.split() |> Enum.slice(11, 2)
+        if name =~ "mlx-gpu", do: String.to_integer(user) + String.to_integer(system), else: 0
+      end
+      |> Enum.sum()
+    end
+    busy = fn -> before = used.(); Process.sleep(500); used.() - before end
+
+    Nx.default_backend({Mlx.Backend, device: :gpu})
+    x = Mlx.eval(Nx.iota({1000}))
+    defmodule Fused do
+      def run(x), do: x |> Nx.multiply(2) |> Nx.add(1) |> Nx.sum()
+    end
+    fused = Nx.Defn.jit(&Fused.run/1, compiler: Mlx.Compiler, fuse: true)
+    1_000_000 = Nx.to_number(fused.(x))
+    lazy = Nx.add(x, 1)
+    streams = for _ <- 1..6, do: Mlx.Stream.new(:gpu)
+    for stream <- streams, do: Mlx.Stream.with_stream(stream, fn -> 499_500 = Nx.to_number(Nx.sum(x)) end)
+    Enum.each(streams, &Mlx.Stream.close/1)
+    Process.sleep(500)
+    true = busy.() < 75
+    Process.sleep(11_000)
+    true = busy.() < 10
+    1_000_000 = Nx.to_number(fused.(x))
+    500_500 = Nx.to_number(Nx.sum(lazy))
+    """)
+  end
+
   test "a VM that only starts and computes ends with status 0" do
     for ending <- ["", "System.halt(0)", "Application.stop(:mlx)"] do
       {output, status} =

@@ -16,6 +16,11 @@ thread_local! {
     static BESIDE: OnceCell<&'static Stream> = const { OnceCell::new() };
 }
 
+/// Whether this thread has such a stream.
+pub(crate) fn exists() -> bool {
+    BESIDE.with(|beside| beside.get().is_some())
+}
+
 /// Builds with a stream of the CPU: the worker's own where that is one, else the
 /// one beside it.
 pub(crate) fn on_cpu<const N: usize, T>(

@@ -19,6 +19,7 @@ use crate::known;
 use crate::memory;
 use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
+use crate::rest;
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
 use crate::worker::Worker;
@@ -60,6 +61,12 @@ pub struct Context {
     in_flight: Vec<Made>,
     /// Wanted by other workers before the job that fills them has run.
     wanted: Vec<Wanted>,
+    /// Whether the stream may be let go of before the process ends.
+    rests: bool,
+    /// What was left to those who use it, and they may never have been computed. Only if the
+    /// stream rests, because it must be by then.
+    left: Vec<Weak<Slot>>,
+    has_failed: bool,
 }
 
 impl Context {
@@ -75,6 +82,9 @@ impl Context {
             pending_bytes: 0,
             in_flight: Vec::new(),
             wanted: Vec::new(),
+            rests: rest::is_usual(worker.device()),
+            left: Vec::new(),
+            has_failed: false,
         }
     }
 
@@ -239,10 +249,8 @@ impl Context {
     }
 
     fn forget_done(&mut self) {
-        self.in_flight.retain(|made| {
-            let array = made.slot.upgrade().and_then(|slot| slot.unsettled_array());
-            array.is_some_and(|array| !ffi::is_available(&array))
-        });
+        self.in_flight
+            .retain(|made| made.slot.upgrade().is_some_and(|slot| is_lazy(&slot)));
     }
 
     /// Starts what is pending before the thread sleeps.
@@ -311,10 +319,46 @@ impl Context {
         let outcome = outcome.and_then(|()| beside::synchronize());
         match outcome {
             Ok(()) => {
-                self.in_flight.clear();
+                self.forget_in_flight();
                 Ok(())
             }
             Err(error) => Err(self.poison(error)),
+        }
+    }
+
+    /// Computes all that there is, so that nothing needs the stream any more. False if it fails,
+    /// and then for good: streams of a device that has failed can't be let go of.
+    pub(crate) fn complete(&mut self) -> bool {
+        let mut outcome = self.synchronize();
+        for slot in std::mem::take(&mut self.left) {
+            let Some(slot) = slot.upgrade().filter(|slot| is_lazy(slot)) else {
+                continue;
+            };
+            if let Err(error) = self.eval(std::slice::from_ref(&slot)) {
+                slot.fail(&error);
+                outcome = Err(error);
+            }
+        }
+        self.has_failed = outcome.and_then(|()| self.synchronize()).is_err();
+        !self.has_failed
+    }
+
+    /// Whether something has failed when all was to be computed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// What is in flight has been computed, but for what was left to those who use it.
+    fn forget_in_flight(&mut self) {
+        if !self.rests {
+            return self.in_flight.clear();
+        }
+        let made = self.in_flight.drain(..).map(|made| made.slot);
+        let is_left = |slot: &Weak<Slot>| slot.upgrade().is_some_and(|slot| slot.is_used());
+        self.left.extend(made.filter(is_left));
+        if self.left.len() > MAX_IN_FLIGHT {
+            let is_lazy = |slot: &Weak<Slot>| slot.upgrade().is_some_and(|slot| is_lazy(&slot));
+            self.left.retain(is_lazy);
         }
     }
 
@@ -392,7 +436,7 @@ impl Context {
         // A stream computes in order, so what was started before is done as well.
         match evaluation::wait(self.pending_bytes, &references) {
             Ok(()) => {
-                self.in_flight.clear();
+                self.forget_in_flight();
                 // MLX lets go of an array's event when it is first asked for this, which
                 // two workers must not do at once.
                 arrays.iter().for_each(|array| {
@@ -440,6 +484,12 @@ fn operations(results: &[Made]) -> Vec<Operation> {
     };
     let jobs = results.chunk_by(|one, next| Arc::ptr_eq(&one.program, &next.program));
     jobs.flat_map(of_one).collect()
+}
+
+/// Whether the values of the slot's array are not known to be there.
+fn is_lazy(slot: &Slot) -> bool {
+    slot.unsettled_array()
+        .is_some_and(|array| !ffi::is_available(&array))
 }
 
 #[cfg(test)]

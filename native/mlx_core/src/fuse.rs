@@ -41,6 +41,11 @@ thread_local! {
     static FAILURE: RefCell<Option<Error>> = const { RefCell::new(None) };
 }
 
+/// Forgets what is compiled for the streams of this thread.
+pub(crate) fn forget_compiled() {
+    COMPILED.take();
+}
+
 impl Fused {
     pub(crate) fn new(program: Program) -> Fused {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -96,7 +101,11 @@ impl Fused {
             stream: stream.clone(),
         });
         let closure = Closure::compiled(trace_inputs, trace, self.id)?;
-        self.workers.lock().extend(worker::current());
+        let mut workers = self.workers.lock();
+        let is_known = |current: &&Worker| workers.iter().any(|it| std::ptr::eq(*it, *current));
+        if let Some(worker) = worker::current().filter(|worker| !is_known(worker)) {
+            workers.push(worker);
+        }
         Ok(closure)
     }
 }

@@ -13,14 +13,21 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Ends every worker after the job it is at; false if one is still busy half a second
 /// after this was first called. Nothing runs after this. Called at exit by itself; a host that
-/// learns earlier that the process ends calls it then.
-pub fn stop_workers() -> bool {
+/// learns earlier that the process ends calls [`halt`] then.
+fn stop_workers() -> bool {
     static DEADLINE: OnceCell<Instant> = OnceCell::new();
     let deadline = *DEADLINE.get_or_init(|| Instant::now() + PATIENCE);
     let stopped = worker::stop_all(deadline);
     pointer::unlink_segments();
     kernels::remove();
     stopped
+}
+
+/// Ends every worker because the host is about to end the process. Libraries have registered
+/// handlers of their own since the last evaluation began, and must not go before the process.
+pub fn halt() {
+    install();
+    stop_workers();
 }
 
 /// Registers the handler. Handlers run last in, first out, so every worker does

@@ -34,6 +34,7 @@ mod pointer;
 mod profile;
 mod program;
 mod queue;
+mod rest;
 mod simd;
 mod slot;
 mod stream;
@@ -48,7 +49,7 @@ pub use dtype::{dtype_from_nx, dtype_name};
 pub use error::{Error, ErrorKind, Operation, Result, Signature};
 pub use file::{FilePart, Packed, Stamp};
 pub use garbage::{collect_advised, garbage_collected, set_garbage_host, Garbage};
-pub use halt::stop_workers;
+pub use halt::halt;
 pub use host::HostView;
 pub use memory::{
     cache_limit, clear_cache, memory_cached, memory_held, memory_limit, memory_peak,
@@ -59,6 +60,7 @@ pub use openblas::{openblas, OpenBlas};
 pub use pointer::SegmentName;
 pub use profile::{Event, Line, Profile, Timing};
 pub use program::{Few, Instruction, Instructions, Program};
+pub use rest::rest_after;
 pub use slot::Slot;
 pub use stream::{Answer, Payload, Stream};
 pub use worker::{queue_depths, queue_limit, set_queue_limit, worker_count, QueueDepth};

@@ -217,14 +217,34 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Sleeps until something comes.
-    pub fn park(&self) {
+    /// Sleeps until something comes, or for so long: false if nothing has come.
+    pub fn park(&self, patience: Option<Duration>) -> bool {
+        let deadline = patience.map(|patience| Instant::now() + patience);
         let mut inbox = self.inbox.lock();
         while inbox.mail.is_empty() && !inbox.poked && !self.is_stopped() {
             inbox.parked = true;
-            self.bell.wait(&mut inbox);
+            match deadline {
+                None => self.bell.wait(&mut inbox),
+                Some(deadline) if self.bell.wait_until(&mut inbox, deadline).timed_out() => {
+                    inbox.parked = false;
+                    return !inbox.mail.is_empty();
+                }
+                Some(_) => {}
+            }
         }
         inbox.poked = false;
+        true
+    }
+
+    /// Sleeps until there is more to do than to free arrays, which it does.
+    pub fn park_for_work(&self) {
+        loop {
+            self.park(None);
+            drop(self.take_trash());
+            if self.is_stopped() || !self.inbox.lock().mail.is_empty() {
+                return;
+            }
+        }
     }
 
     /// Sleeps until another worker wants a slot or has settled one.
@@ -277,12 +297,22 @@ mod tests {
     }
 
     #[test]
+    fn waiting_for_so_long_ends() {
+        let queue: Queue<i32> = Queue::new(1);
+        assert!(!queue.park(Some(Duration::ZERO)));
+        assert!(!queue.park(Some(Duration::from_millis(2))));
+        queue.push(1);
+        assert!(queue.park(Some(Duration::ZERO)));
+        queue.park_for_work();
+    }
+
+    #[test]
     fn pushing_wakes_a_parked_worker() {
         let queue = Arc::new(Queue::new(1));
         let other = queue.clone();
         let worker = std::thread::spawn(move || {
             let mut mail = Mail::new();
-            other.park();
+            assert!(other.park(None));
             other.exchange(&mut mail);
             mail.jobs.pop_front()
         });

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use crate::error::{catch, Error, Result};
 use crate::memory;
 use crate::program::{Few, Program};
 use crate::queue::{Mail, Notice, Queue};
+use crate::rest;
 use crate::slot::Slot;
 
 /// Jobs a queue holds before it is full.
@@ -96,6 +97,8 @@ pub struct Worker {
     queue: Queue<Job>,
     /// Streams that were let go of and whose work is not done.
     leftovers: AtomicUsize,
+    /// Whether it serves a stream that somebody holds.
+    held: AtomicBool,
 }
 
 #[derive(Default)]
@@ -126,6 +129,7 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
         device,
         queue: Queue::new(queue_limit()),
         leftovers: AtomicUsize::new(0),
+        held: AtomicBool::new(true),
     }));
     let thread = std::thread::Builder::new()
         .name(format!("mlx-{device}-{}", pool.threads.len()))
@@ -140,6 +144,7 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
 /// Puts a worker back for the next stream.
 pub(crate) fn release(worker: &'static Worker) {
     worker.leftovers.fetch_add(1, Ordering::Relaxed);
+    worker.held.store(false, Ordering::Relaxed);
     worker.call(move |context| {
         if context.has_work() {
             // A failure stands in the slots.
@@ -163,7 +168,9 @@ impl Pool {
             }
             done => done,
         };
-        self.idle.remove(*chosen?)
+        let worker = self.idle.remove(*chosen?)?;
+        worker.held.store(true, Ordering::Relaxed);
+        Some(worker)
     }
 }
 
@@ -324,10 +331,30 @@ impl Worker {
 
     fn work(&'static self) {
         CURRENT.set(Some(self));
+        while !self.queue.is_stopped() {
+            self.serve_with_stream();
+            self.queue.park_for_work();
+        }
+    }
+
+    /// Serves until the process ends, or the stream has idled for so long that it goes.
+    fn serve_with_stream(&'static self) {
         let mut context = Context::new(self);
         let stream = context.stream().clone();
-        mlx_rs::with_stream(&stream, || self.serve(&mut context));
-        context.finish();
+        mlx_rs::with_stream(&stream, || loop {
+            self.serve(&mut context);
+            if self.queue.is_stopped() {
+                return context.finish();
+            }
+            if context.complete() {
+                return rest::let_go();
+            }
+        });
+    }
+
+    /// Whether somebody holds a stream that the worker serves.
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     fn serve(&self, context: &mut Context) {
@@ -358,7 +385,10 @@ impl Worker {
                 idle_since = Instant::now();
             } else if idle_since.elapsed() >= patience(self.device) {
                 context.rest();
-                self.queue.park();
+                let patience = rest::patience(self.device, self.is_held());
+                if !self.queue.park(patience.filter(|_| !context.has_failed())) {
+                    return;
+                }
                 idle_since = Instant::now();
             }
             self.queue.spin(LINGER);

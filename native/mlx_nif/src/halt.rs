@@ -13,7 +13,7 @@ extern "C" {
 }
 
 extern "C" fn on_halt(_private: *mut c_void) {
-    mlx_core::stop_workers();
+    mlx_core::halt();
 }
 
 /// Asks the VM to call `on_halt`; a VM older than OTP 26 can't.

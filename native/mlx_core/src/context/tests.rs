@@ -183,3 +183,37 @@ fn a_poisoned_slot_poisons_what_other_streams_make_of_it() {
     assert!(Arc::ptr_eq(&read(&stream, &bad).unwrap_err(), &error));
     assert!(read(&other, &filled(&other, ones)).is_ok());
 }
+
+#[test]
+fn what_is_left_to_those_who_use_it_is_computed_before_the_stream_goes() {
+    let stream = stream();
+    let slot = filled(&stream, ones);
+    slot.mark_used();
+    let left = slot.clone();
+    ask(&stream, move |context| {
+        context.rests = true;
+        context.synchronize().unwrap();
+        assert!(is_lazy(&left));
+        assert!(context.complete());
+        assert!(!is_lazy(&left));
+        assert!(context.left.is_empty());
+    });
+    assert_eq!(
+        slot.host_view().unwrap().bytes(),
+        [1f32, 1.0].map(f32::to_ne_bytes).concat()
+    );
+}
+
+#[test]
+fn a_stream_that_fails_to_compute_all_stays() {
+    let stream = stream();
+    let slot = filled(&stream, singular);
+    slot.mark_used();
+    ask(&stream, |context| {
+        context.rests = true;
+        context.synchronize().unwrap();
+        assert!(!context.complete());
+        assert!(context.has_failed());
+    });
+    assert!(slot.failure().is_some());
+}
