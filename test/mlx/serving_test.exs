@@ -5,8 +5,8 @@ defmodule Mlx.ServingTest do
   alias Mlx.Oracle
   alias Nx.Batch
 
-  # What hangs fails, and soon.
-  @moduletag timeout: 30_000
+  # What hangs fails, and soon, where no kernels have to be compiled.
+  @moduletag timeout: if(Mlx.TestDevice.device() == :gpu, do: 300_000, else: 30_000)
 
   defmodule Model do
     import Nx.Defn
