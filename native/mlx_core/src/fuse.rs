@@ -113,7 +113,9 @@ impl Fused {
 impl Drop for Fused {
     fn drop(&mut self) {
         let id = self.id;
-        for worker in self.workers.get_mut().drain(..) {
+        // What rests has forgotten.
+        let is_awake = |worker: &&Worker| !worker.queue().is_resting();
+        for worker in self.workers.get_mut().drain(..).filter(is_awake) {
             worker.call(move |_| {
                 COMPILED.with_borrow_mut(|compiled| compiled.remove(&id));
                 ffi::forget_compiled(id);

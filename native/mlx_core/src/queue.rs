@@ -29,6 +29,8 @@ struct Inbox<J> {
     mail: Mail<J>,
     notices: Vec<Notice>,
     parked: bool,
+    /// Whether the worker is to be woken for work only.
+    resting: bool,
     /// Set by a worker that has settled a slot this one waits for.
     poked: bool,
 }
@@ -72,6 +74,7 @@ impl<J> Queue<J> {
                 mail: Mail::new(),
                 notices: Vec::new(),
                 parked: false,
+                resting: false,
                 poked: false,
             }),
             bell: Condvar::new(),
@@ -238,13 +241,22 @@ impl<J> Queue<J> {
 
     /// Sleeps until there is more to do than to free arrays, which it does.
     pub fn park_for_work(&self) {
+        self.inbox.lock().resting = true;
         loop {
             self.park(None);
             drop(self.take_trash());
-            if self.is_stopped() || !self.inbox.lock().mail.is_empty() {
+            let mut inbox = self.inbox.lock();
+            if self.is_stopped() || !inbox.mail.is_empty() {
+                inbox.resting = false;
                 return;
             }
         }
+    }
+
+    /// Whether the worker sleeps until there is work, and there is none.
+    pub fn is_resting(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.resting && inbox.parked && inbox.mail.is_empty()
     }
 
     /// Sleeps until another worker wants a slot or has settled one.
@@ -303,7 +315,26 @@ mod tests {
         assert!(!queue.park(Some(Duration::from_millis(2))));
         queue.push(1);
         assert!(queue.park(Some(Duration::ZERO)));
-        queue.park_for_work();
+    }
+
+    #[test]
+    fn a_worker_that_rests_is_woken_by_work() {
+        let queue: Arc<Queue<i32>> = Arc::new(Queue::new(1));
+        let other = queue.clone();
+        let worker = std::thread::spawn(move || other.park_for_work());
+        let await_rest = || {
+            (0..5000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                queue.is_resting()
+            })
+        };
+        assert!(await_rest());
+        queue.poke();
+        queue.discard(Array::from_int(1));
+        assert!(await_rest());
+        queue.push(1);
+        worker.join().unwrap();
+        assert!(!queue.is_resting());
     }
 
     #[test]

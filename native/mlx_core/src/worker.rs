@@ -143,15 +143,17 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
 
 /// Puts a worker back for the next stream.
 pub(crate) fn release(worker: &'static Worker) {
-    worker.leftovers.fetch_add(1, Ordering::Relaxed);
     worker.held.store(false, Ordering::Relaxed);
-    worker.call(move |context| {
-        if context.has_work() {
-            // A failure stands in the slots.
-            let _ = context.synchronize();
-        }
-        worker.leftovers.fetch_sub(1, Ordering::Relaxed);
-    });
+    if !worker.queue.is_resting() {
+        worker.leftovers.fetch_add(1, Ordering::Relaxed);
+        worker.call(move |context| {
+            if context.has_work() {
+                // A failure stands in the slots.
+                let _ = context.synchronize();
+            }
+            worker.leftovers.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
     POOL.lock().idle.push_back(worker);
 }
 
@@ -205,7 +207,11 @@ pub(crate) fn tidy(patience: Duration) {
     let deadline = Instant::now() + patience;
     let (sender, receiver) = channel();
     let pool = POOL.lock();
-    for (worker, _) in &pool.threads {
+    let is_awake = |(worker, _): &&(&Worker, JoinHandle<()>)| !worker.queue.is_resting();
+    let awake = pool.threads.iter().filter(is_awake);
+    let mut left = 0;
+    for (worker, _) in awake {
+        left += 1;
         let sender = sender.clone();
         worker.call(move |context| {
             // What is being computed holds its operands. A failure stands in the slots.
@@ -216,7 +222,6 @@ pub(crate) fn tidy(patience: Duration) {
             let _ = sender.send(());
         });
     }
-    let mut left = pool.threads.len();
     drop(pool);
     drop(sender);
     while left > 0 {
@@ -331,9 +336,12 @@ impl Worker {
 
     fn work(&'static self) {
         CURRENT.set(Some(self));
-        while !self.queue.is_stopped() {
-            self.serve_with_stream();
+        loop {
             self.queue.park_for_work();
+            if self.queue.is_stopped() {
+                return;
+            }
+            self.serve_with_stream();
         }
     }
 
