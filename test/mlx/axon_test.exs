@@ -5,7 +5,6 @@ defmodule Mlx.AxonTest do
 
   @moduletag :axon
   @moduletag :capture_log
-  @moduletag timeout: 120_000
 
   # Axon may be missing, where packages come from a folder.
   @compile {:no_warn_undefined,

@@ -8,7 +8,6 @@ defmodule Mlx.DistributionTest do
   import Mlx.AtOnce
   alias Mlx.Peers
 
-  @moduletag timeout: 120_000
   @elsewhere ~r/is not in this VM: it belongs to another node/
 
   setup_all do

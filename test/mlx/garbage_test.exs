@@ -3,8 +3,6 @@ defmodule Mlx.GarbageTest do
   use ExUnit.Case, async: true
   import Mlx.OwnVm
 
-  @moduletag timeout: 180_000
-
   @start """
   mb = 1024 * 1024
   big = fn size -> Nx.iota({div(size * 1024 * 1024, 4)}, type: :f32, backend: Mlx.Backend) end

@@ -113,7 +113,6 @@ defmodule Mlx.MemoryTest do
     assert output =~ "held"
   end
 
-  @tag timeout: 180_000
   @tag :host_memory
   test "what the system sees falls when garbage is collected and the cache cleared" do
     Mlx.OwnVm.assert_alive("""

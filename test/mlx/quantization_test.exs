@@ -4,8 +4,6 @@ defmodule Mlx.QuantizationTest do
   alias Mlx.Quantization
   alias Mlx.Quantization.Tensor
 
-  @moduletag timeout: 120_000
-
   doctest Mlx.Quantization
   doctest Mlx.Quantization.Tensor
 

@@ -3,8 +3,6 @@ defmodule Mlx.ReloadTest do
   use ExUnit.Case, async: true
   import Mlx.OwnVm
 
-  @moduletag timeout: 120_000
-
   @object """
   {module, code, file} = :code.get_object_code(Mlx.Native)
   work = fn -> 12.0 = Nx.to_number(Nx.sum(Nx.add(Nx.iota({4}), 1.5))) end

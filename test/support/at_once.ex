@@ -6,7 +6,7 @@ defmodule Mlx.AtOnce do
   @doc """
   What `fun` gives in each of `count` processes, which it gets the number of.
   """
-  def at_once(count, fun, timeout \\ patience()) do
+  def at_once(count, fun) do
     tasks =
       for at <- 1..count do
         Task.async(fn ->
@@ -15,9 +15,6 @@ defmodule Mlx.AtOnce do
       end
 
     Enum.each(tasks, &send(&1.pid, :go))
-    Task.await_many(tasks, timeout)
+    Task.await_many(tasks, :infinity)
   end
-
-  # On a GPU whatever waits for the shared stream may wait for kernels that MLX compiles there.
-  defp patience, do: if(Mlx.TestDevice.device() == :gpu, do: 250_000, else: 25_000)
 end

@@ -7,7 +7,7 @@ defmodule Mlx.Compiler.ClosureTest do
 
   defp much(last), do: Enum.to_list(1..1000) ++ [last]
 
-  defp elsewhere(fun), do: fun |> Task.async() |> Task.await()
+  defp elsewhere(fun), do: fun |> Task.async() |> Task.await(:infinity)
 
   test "functions that captured little are known by themselves" do
     fun = capturing(1)

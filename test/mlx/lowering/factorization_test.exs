@@ -5,8 +5,6 @@ defmodule Mlx.Lowering.FactorizationTest do
   import Mlx.TestDevice, only: [types: 1]
   alias Nx.LinAlg
 
-  @moduletag timeout: 120_000
-
   # Nx rounds each step to a half; the engine rounds the result.
   @halves [:f16, :bf16]
   @types types([:f32, :f64, :c64])
