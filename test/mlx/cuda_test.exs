@@ -207,6 +207,31 @@ defmodule Mlx.CudaTest do
     """)
   end
 
+  # CUDA's libraries have handles for each thread, which know the stream that is gone.
+  test "what other libraries compute goes on after the stream was let go of" do
+    {output, status} =
+      OwnVm.run("""
+      Nx.default_backend({Mlx.Backend, device: :gpu})
+      compute = fn n ->
+        x = Nx.iota({2, 4, n, 64}, type: :bf16) |> Nx.divide(1000)
+        conv = Nx.conv(Nx.as_type(x, :f32), Nx.broadcast(0.5, {8, 4, 3, 3}), padding: :same)
+        fft = x |> Nx.as_type(:f32) |> Nx.fft() |> Nx.abs()
+        for y <- [conv, fft, Mlx.Fast.scaled_dot_product_attention(x, x, x), Nx.dot(x, [3], [0, 1], x, [3], [0, 1])],
+            do: y |> Nx.as_type(:f32) |> Nx.sum() |> Nx.to_number()
+      end
+      first = compute.(16)
+      Process.sleep(11_000)
+      ^first = compute.(16)
+      second = compute.(24)
+      Process.sleep(11_000)
+      ^second = compute.(24)
+      Process.sleep(11_000)
+      System.halt(0)
+      """)
+
+    assert {status, output} == {0, ""}
+  end
+
   test "a VM that only starts and computes ends with status 0" do
     for ending <- ["", "System.halt(0)", "Application.stop(:mlx)"] do
       {output, status} =

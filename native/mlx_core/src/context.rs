@@ -66,14 +66,22 @@ pub struct Context {
     /// What was left to those who use it, and they may never have been computed. Only if the
     /// stream rests, because it must be by then.
     left: Vec<Weak<Slot>>,
+    /// Whether all was to be computed and something has failed, and nothing has run since.
     has_failed: bool,
+    /// Why there is no stream.
+    failure: Option<String>,
 }
 
 impl Context {
     pub(crate) fn new(worker: &'static Worker) -> Context {
         let stream = Stream::new_with_device(&worker.device().handle());
-        // A failure shows at the first op, which then names its cause.
-        let _ = ffi::set_default_stream(&stream);
+        let failure = if stream.as_ptr().ctx.is_null() {
+            Some(ffi::take_error().unwrap_or_default())
+        } else {
+            // A failure shows at the first op, which then names its cause.
+            let _ = ffi::set_default_stream(&stream);
+            None
+        };
         Context {
             worker,
             stream,
@@ -85,11 +93,17 @@ impl Context {
             rests: rest::is_usual(worker.device()),
             left: Vec::new(),
             has_failed: false,
+            failure,
         }
     }
 
     pub fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Whether the device has made a stream.
+    pub(crate) fn has_stream(&self) -> bool {
+        self.failure.is_none()
     }
 
     /// Runs a program and fills the outputs, or says why it could not.
@@ -99,6 +113,10 @@ impl Context {
         inputs: Few<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
+        if let Some(message) = self.failure.clone() {
+            return Err(Arc::new(Error::NoStream { message }));
+        }
+        self.has_failed = false;
         let arrays = inputs
             .iter()
             .map(|slot| self.array_of(slot))
@@ -326,24 +344,30 @@ impl Context {
         }
     }
 
-    /// Computes all that there is, so that nothing needs the stream any more. False if it fails,
-    /// and then for good: streams of a device that has failed can't be let go of.
+    /// Computes all that there is, so that nothing needs the stream any more. False if the device
+    /// has failed, whose streams can't be let go of.
     pub(crate) fn complete(&mut self) -> bool {
-        let mut outcome = self.synchronize();
-        for slot in std::mem::take(&mut self.left) {
-            let Some(slot) = slot.upgrade().filter(|slot| is_lazy(slot)) else {
-                continue;
-            };
-            if let Err(error) = self.eval(std::slice::from_ref(&slot)) {
+        self.flush();
+        let in_flight = self.in_flight.iter().map(|made| &made.slot);
+        let slots: Vec<Arc<Slot>> = in_flight
+            .chain(&self.left)
+            .filter_map(Weak::upgrade)
+            .collect();
+        // Failures stand in the slots.
+        let _ = self.synchronize();
+        for slot in slots {
+            if !is_lazy(&slot) {
+                slot.settle();
+            } else if let Err(error) = self.eval(std::slice::from_ref(&slot)) {
                 slot.fail(&error);
-                outcome = Err(error);
             }
         }
-        self.has_failed = outcome.and_then(|()| self.synchronize()).is_err();
+        self.left.clear();
+        self.has_failed = self.synchronize().is_err();
         !self.has_failed
     }
 
-    /// Whether something has failed when all was to be computed.
+    /// Whether the device has failed when all was to be computed.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
     }

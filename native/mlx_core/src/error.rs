@@ -195,6 +195,8 @@ pub enum Error {
     NoDevice { device: Device },
     #[error("a worker thread could not be started: {message}")]
     Spawn { message: String },
+    #[error("the device has made no stream: {message}")]
+    NoStream { message: String },
     #[error("there are {limit} streams, as many as may be at once: close those that have no work")]
     TooManyStreams { limit: usize },
     #[error("the stream is closed")]

@@ -246,11 +246,17 @@ impl<J> Queue<J> {
             self.park(None);
             drop(self.take_trash());
             let mut inbox = self.inbox.lock();
-            if self.is_stopped() || !inbox.mail.is_empty() {
+            let has_work = !(inbox.mail.jobs.is_empty() && inbox.mail.wanted.is_empty());
+            if self.is_stopped() || has_work {
                 inbox.resting = false;
                 return;
             }
         }
+    }
+
+    /// Whether nothing has come.
+    pub fn is_empty(&self) -> bool {
+        self.inbox.lock().mail.is_empty()
     }
 
     /// Whether the worker sleeps until there is work, and there is none.

@@ -27,7 +27,7 @@ pub fn rest_after(patience: Duration) {
 
 /// How long the stream of the worker that this thread is may idle, if not for ever.
 pub(crate) fn patience(device: Device, is_held: bool) -> Option<Duration> {
-    // Threads of MLX's streams on CPUs sleep, but never end.
+    // A stream of the CPU would go, too, and MLX's thread for it stay.
     if beside::exists() {
         return None;
     }
@@ -44,10 +44,11 @@ pub(crate) fn is_usual(device: Device) -> bool {
 /// Lets go of the streams of this thread, on which all is computed.
 pub(crate) fn let_go() {
     fuse::forget_compiled();
-    // Safety: nothing on this thread refers to its streams any more.
+    // Safety: nothing on this thread refers to its streams any more, and all they have to do is
+    // done.
     unsafe { mlx_core_clear_streams() };
 }
 
 extern "C" {
-    fn mlx_core_clear_streams() -> bool;
+    fn mlx_core_clear_streams();
 }

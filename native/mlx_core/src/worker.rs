@@ -125,12 +125,7 @@ pub(crate) fn acquire(device: Device) -> Result<&'static Worker> {
     if pool.threads.len() >= MAX_STREAMS {
         return Err(Error::TooManyStreams { limit: MAX_STREAMS });
     }
-    let worker: &'static Worker = Box::leak(Box::new(Worker {
-        device,
-        queue: Queue::new(queue_limit()),
-        leftovers: AtomicUsize::new(0),
-        held: AtomicBool::new(true),
-    }));
+    let worker: &'static Worker = Box::leak(Box::new(Worker::new(device)));
     let thread = std::thread::Builder::new()
         .name(format!("mlx-{device}-{}", pool.threads.len()))
         .spawn(move || worker.work())
@@ -303,6 +298,15 @@ pub(crate) fn stop_all(deadline: Instant) -> bool {
 }
 
 impl Worker {
+    fn new(device: Device) -> Worker {
+        Worker {
+            device,
+            queue: Queue::new(queue_limit()),
+            leftovers: AtomicUsize::new(0),
+            held: AtomicBool::new(true),
+        }
+    }
+
     pub fn device(&self) -> Device {
         self.device
     }
@@ -348,21 +352,29 @@ impl Worker {
     /// Serves until the process ends, or the stream has idled for so long that it goes.
     fn serve_with_stream(&'static self) {
         let mut context = Context::new(self);
+        if !context.has_stream() {
+            return self.serve(&mut context);
+        }
         let stream = context.stream().clone();
         mlx_rs::with_stream(&stream, || loop {
             self.serve(&mut context);
             if self.queue.is_stopped() {
                 return context.finish();
             }
-            if context.complete() {
+            if context.complete() && self.queue.is_empty() {
                 return rest::let_go();
             }
         });
     }
 
-    /// Whether somebody holds a stream that the worker serves.
-    fn is_held(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
+    /// How long the thread waits for work before its stream goes, if not for ever.
+    fn patience(&self, context: &Context) -> Option<Duration> {
+        match context.has_stream() {
+            // The next job may get one.
+            false => Some(Duration::ZERO),
+            true if context.has_failed() => None,
+            true => rest::patience(self.device, self.held.load(Ordering::Relaxed)),
+        }
     }
 
     fn serve(&self, context: &mut Context) {
@@ -393,8 +405,7 @@ impl Worker {
                 idle_since = Instant::now();
             } else if idle_since.elapsed() >= patience(self.device) {
                 context.rest();
-                let patience = rest::patience(self.device, self.is_held());
-                if !self.queue.park(patience.filter(|_| !context.has_failed())) {
+                if !self.queue.park(self.patience(context)) {
                     return;
                 }
                 idle_since = Instant::now();
@@ -421,5 +432,54 @@ impl Worker {
             }
             Job::Task(_) | Job::Skipped => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::ops;
+    use crate::program::Instruction;
+
+    fn negated(worker: &'static Worker) -> Arc<Slot> {
+        let negate = Instruction {
+            row: ops::row("negate").unwrap(),
+            operands: [0].as_slice().into(),
+            attributes: vec![],
+        };
+        let x = Slot::new(worker);
+        x.fill(Array::from_slice(&[1f32, 2.0], &[2]));
+        let output = Slot::new(worker);
+        let job = Job::Run {
+            program: Arc::new(Program::new(1, vec![negate], vec![1]).unwrap()),
+            inputs: vec![x].into(),
+            outputs: vec![output.clone()].into(),
+        };
+        assert!(worker.queue.try_push(job).is_ok());
+        output
+    }
+
+    #[test]
+    fn a_stream_that_is_not_made_is_told_of_each_time() {
+        crate::init();
+        // A device that is there makes one.
+        if Device::Gpu.check().is_ok() {
+            return;
+        }
+        let worker: &'static Worker = Box::leak(Box::new(Worker::new(Device::Gpu)));
+        let thread = std::thread::spawn(move || worker.work());
+        for _ in 0..3 {
+            let output = negated(worker);
+            let (sender, receiver) = channel();
+            worker.call(move |_| sender.send(()).unwrap());
+            receiver.recv().unwrap();
+            let error = output.failure().unwrap();
+            assert!(matches!(*error, Error::NoStream { .. }), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Native);
+            std::thread::sleep(5 * patience(Device::Gpu));
+        }
+        worker.queue.stop();
+        thread.join().unwrap();
     }
 }

@@ -32,11 +32,29 @@ fn ask<T: Send + 'static>(
 fn filled(stream: &Handle, make: impl FnOnce() -> Array + Send + 'static) -> Arc<Slot> {
     let slot = stream.slot();
     let output = slot.clone();
+    ask(stream, move |context| fill(context, &output, make()));
+    slot
+}
+
+fn fill(context: &mut Context, slot: &Arc<Slot>, array: Array) {
+    slot.fill(array);
+    let slot = Arc::downgrade(slot);
+    let program = Arc::new(Program::new(0, Vec::new(), Few::new()).unwrap());
+    context.pending.push(Made { slot, program });
+}
+
+/// A slot that was left to those who use it, after all is computed.
+fn completed(stream: &Handle, make: impl FnOnce() -> Array + Send + 'static) -> Arc<Slot> {
+    let slot = stream.slot();
+    let left = slot.clone();
     ask(stream, move |context| {
-        output.fill(make());
-        let slot = Arc::downgrade(&output);
-        let program = Arc::new(Program::new(0, Vec::new(), Few::new()).unwrap());
-        context.pending.push(Made { slot, program });
+        context.rests = true;
+        left.mark_used();
+        fill(context, &left, make());
+        context.synchronize().unwrap();
+        assert!(is_lazy(&left));
+        assert!(context.complete());
+        assert!(!context.has_failed() && context.left.is_empty());
     });
     slot
 }
@@ -186,34 +204,12 @@ fn a_poisoned_slot_poisons_what_other_streams_make_of_it() {
 
 #[test]
 fn what_is_left_to_those_who_use_it_is_computed_before_the_stream_goes() {
-    let stream = stream();
-    let slot = filled(&stream, ones);
-    slot.mark_used();
-    let left = slot.clone();
-    ask(&stream, move |context| {
-        context.rests = true;
-        context.synchronize().unwrap();
-        assert!(is_lazy(&left));
-        assert!(context.complete());
-        assert!(!is_lazy(&left));
-        assert!(context.left.is_empty());
-    });
-    assert_eq!(
-        slot.host_view().unwrap().bytes(),
-        [1f32, 1.0].map(f32::to_ne_bytes).concat()
-    );
+    let slot = completed(&stream(), ones);
+    let ones = [1f32, 1.0].map(f32::to_ne_bytes).concat();
+    assert_eq!(slot.host_view().unwrap().bytes(), ones);
 }
 
 #[test]
-fn a_stream_that_fails_to_compute_all_stays() {
-    let stream = stream();
-    let slot = filled(&stream, singular);
-    slot.mark_used();
-    ask(&stream, |context| {
-        context.rests = true;
-        context.synchronize().unwrap();
-        assert!(!context.complete());
-        assert!(context.has_failed());
-    });
-    assert!(slot.failure().is_some());
+fn what_fails_when_all_is_computed_says_so() {
+    assert!(completed(&stream(), singular).failure().is_some());
 }
