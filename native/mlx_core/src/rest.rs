@@ -25,20 +25,24 @@ pub fn rest_after(patience: Duration) {
     let _ = PATIENCE.set(patience);
 }
 
+/// How long the stream of a worker that somebody holds may idle, if not for ever.
+fn held(device: Device) -> Option<Duration> {
+    let is_busy = device == Device::Gpu && cuda::is_loaded();
+    PATIENCE.get().copied().or(is_busy.then_some(HELD))
+}
+
 /// How long the stream of the worker that this thread is may idle, if not for ever.
 pub(crate) fn patience(device: Device, is_held: bool) -> Option<Duration> {
     // A stream of the CPU would go, too, and MLX's thread for it stay.
     if beside::exists() {
         return None;
     }
-    let is_busy = device == Device::Gpu && cuda::is_loaded();
-    let held = PATIENCE.get().copied().or(is_busy.then_some(HELD))?;
-    Some(if is_held { held } else { Duration::ZERO })
+    held(device).map(|held| if is_held { held } else { Duration::ZERO })
 }
 
 /// Whether workers of the device may ever let go of their streams.
 pub(crate) fn is_usual(device: Device) -> bool {
-    PATIENCE.get().is_some() || device == Device::Gpu && cuda::is_loaded()
+    held(device).is_some()
 }
 
 /// Lets go of the streams of this thread, on which all is computed.
