@@ -11,14 +11,21 @@ defmodule Mlx.QueueTest do
       {i, _} = while {i = 0, times}, i < times, do: {i + 1, times}
       i
     end
+
+    # Never waits for a condition, as it is known how often it goes round.
+    defn climb(height) do
+      while height, _ <- 1..2_000_000_000, do: height + 1
+    end
   end
 
-  @times 100_000
+  # Far more than a test waits for.
+  @times 2_000_000_000
 
   setup do
     stream = Mlx.Stream.new()
     jit = fn fun -> Nx.Defn.jit(fun, compiler: Mlx.Compiler, stream: stream) end
-    %{slow: jit.(&Slow.count/1), increment: jit.(&Nx.add(&1, 1)), zero: mlx(0)}
+    increment = jit.(&Nx.add(&1, 1))
+    %{slow: jit.(&Slow.count/1), climb: jit.(&Slow.climb/1), increment: increment, zero: mlx(0)}
   end
 
   test "callers of a full queue wait, schedulers don't", context do
@@ -32,10 +39,10 @@ defmodule Mlx.QueueTest do
     assert Nx.to_number(Nx.add(zero, 1)) == 1
     ticks = Task.async(fn -> for _ <- 1..20, do: Process.sleep(1) end)
     assert Task.await(ticks, :infinity)
-    assert Enum.any?(tasks, &Process.alive?(&1.pid))
+    assert Enum.all?(tasks, &Process.alive?(&1.pid))
 
+    Nx.backend_deallocate(busy)
     assert Enum.map(tasks, &Task.await(&1, :infinity)) == List.duplicate(500, 40)
-    assert Nx.to_number(busy) == @times
   end
 
   test "callers killed while they wait leave the others their turns", context do
@@ -45,30 +52,40 @@ defmodule Mlx.QueueTest do
     doomed = for _ <- 1..20, do: spawn(fn -> add(increment, zero, 5000) end)
     tasks = for _ <- 1..10, do: Task.async(fn -> add(increment, zero, 500) end)
     assert eventually(fn -> Enum.all?(doomed, &waits_for_room?/1) end)
-    for pid <- doomed, do: Process.exit(pid, :kill)
+    Enum.each(doomed, &kill/1)
 
+    Nx.backend_deallocate(busy)
     assert Enum.map(tasks, &Task.await(&1, :infinity)) == List.duplicate(500, 10)
-    assert Nx.to_number(busy) == @times
   end
 
-  test "what a killed caller has queued is skipped", context do
+  test "what a killed caller has queued is skipped, and a loop that has begun ends", context do
     %{slow: slow, increment: increment, zero: zero} = context
-    busy = slow.(@times)
-    parent = self()
-
-    # Far longer than the test may take.
-    pid =
-      spawn(fn ->
-        results = for _ <- 1..20, do: slow.(20_000_000)
-        send(parent, :queued)
-        Enum.map(results, &Nx.to_number/1)
-      end)
-
-    assert_receive :queued
-    assert eventually(fn -> waits?(pid) end)
-    Process.exit(pid, :kill)
-    assert Nx.to_number(busy) == @times
+    kill(reader_of(fn -> for _ <- 1..20, do: slow.(@times) end))
     assert add(increment, zero, 1) == 1
+  end
+
+  test "a loop that counts ends, too", context do
+    %{climb: climb, increment: increment, zero: zero} = context
+    kill(reader_of(fn -> [climb.(zero)] end))
+    assert add(increment, zero, 1) == 1
+  end
+
+  test "a loop ends although its reader held nothing any more", context do
+    %{slow: slow, increment: increment, zero: zero} = context
+    pid = reader_of(fn -> [slow.(@times)] end)
+    :erlang.garbage_collect(pid)
+    kill(pid)
+    assert add(increment, zero, 1) == 1
+  end
+
+  test "a loop goes on for whoever reads it, whatever comes behind it", context do
+    %{slow: slow, increment: increment, zero: zero} = context
+    times = 200_000
+    wanted = slow.(times)
+    Enum.reduce(1..100, zero, fn _, sum -> increment.(sum) end)
+    last = increment.(wanted)
+    Nx.backend_deallocate(wanted)
+    assert Nx.to_number(last) == times + 1
   end
 
   test "an answer to a killed process is not another's", context do
@@ -85,20 +102,40 @@ defmodule Mlx.QueueTest do
           fun.()
         end)
 
-      assert_receive :registered
+      assert_receive :registered, 60_000
       pid
     end
 
     reader = start.(fn -> Nx.to_number(increment.(busy)) end)
     assert eventually(fn -> waits?(reader) end)
-    monitor = Process.monitor(reader)
-    Process.exit(reader, :kill)
-    assert_receive {:DOWN, ^monitor, _, _, _}
+    kill(reader)
 
     start.(fn -> receive(do: (message -> send(parent, {:strange, message}))) end)
-    assert Nx.to_number(busy) == @times
+    Nx.backend_deallocate(busy)
     assert add(increment, zero, 1) == 1
     refute_received {:strange, _}
+  end
+
+  # A process that waits for what it has queued.
+  defp reader_of(queue) do
+    parent = self()
+
+    pid =
+      spawn(fn ->
+        results = queue.()
+        send(parent, {:queued, self()})
+        Enum.map(results, &Nx.to_number/1)
+      end)
+
+    assert_receive {:queued, ^pid}, 60_000
+    assert eventually(fn -> waits?(pid) end)
+    pid
+  end
+
+  defp kill(pid) do
+    monitor = Process.monitor(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
   end
 
   defp add(increment, zero, times) do
@@ -108,12 +145,11 @@ defmodule Mlx.QueueTest do
   defp mlx(number), do: Nx.tensor(number, type: :s32, backend: Mlx.Backend)
 
   defp waits_for_room?(pid) do
-    match?({:current_function, {Mlx.Dispatch, :await_room, 1}}, info(pid, :current_function))
+    at = Process.info(pid, :current_function)
+    match?({:current_function, {Mlx.Dispatch, :await_room, 1}}, at) and waits?(pid)
   end
 
-  defp waits?(pid), do: info(pid, :status) == {:status, :waiting}
-
-  defp info(pid, key), do: Process.info(pid, key)
+  defp waits?(pid), do: Process.info(pid, :status) == {:status, :waiting}
 
   defp eventually(fun, tries \\ 6000) do
     cond do

@@ -22,7 +22,7 @@ use crate::program::{Few, Program};
 use crate::rest;
 use crate::slot::{Look, Slot, Wanted};
 use crate::upload;
-use crate::worker::Worker;
+use crate::worker::{self, Worker, LOOK};
 
 /// Ops built before evaluation starts without being asked for.
 ///
@@ -394,13 +394,16 @@ impl Context {
         let mut waiting = std::mem::take(&mut self.wanted);
         waiting.extend(wanted);
         for request in waiting {
-            if let Look::Empty = request.slot.look(self.worker) {
+            let Some(slot) = request.slot.upgrade() else {
+                continue;
+            };
+            if let Look::Empty = slot.look(self.worker) {
                 self.wanted.push(request);
                 continue;
             }
             // A failure stands in the slot, where the other worker finds it.
-            if let Err(error) = self.eval(std::slice::from_ref(&request.slot)) {
-                request.slot.fail(&error);
+            if let Err(error) = self.eval(std::slice::from_ref(&slot)) {
+                slot.fail(&error);
             }
             request.by.queue().poke();
         }
@@ -432,14 +435,12 @@ impl Context {
     /// so that two workers that want each other's slots both go on.
     fn await_owner(&mut self, slot: &Arc<Slot>) -> Result<(), Arc<Error>> {
         slot.owner().queue().want(Wanted {
-            slot: slot.clone(),
+            slot: Arc::downgrade(slot),
             by: self.worker,
         });
         while !slot.is_resolved() {
-            self.worker.queue().park_for_others();
-            if self.worker.queue().is_stopped() {
-                return Err(Arc::new(Error::Halted));
-            }
+            self.worker.queue().park_for_others(LOOK);
+            worker::check_wanted()?;
             let wanted = self.worker.queue().take_wanted();
             self.settle_wanted(wanted);
         }

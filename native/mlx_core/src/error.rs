@@ -203,6 +203,9 @@ pub enum Error {
     Closed,
     #[error("the stream has stopped because the system is halting")]
     Halted,
+    /// Nobody is left to read it.
+    #[error("nobody waits for the result")]
+    Unwanted,
 
     #[error("the folder {folder} for compiled kernels could not be made: {message}")]
     KernelFolder { folder: String, message: String },

@@ -101,7 +101,7 @@ pub(crate) fn make_room(has_room: impl Fn() -> bool) -> Result<bool> {
     evaluation::synchronize()?;
     let deadline = Instant::now() + FREEING;
     while !freed_enough(&has_room) {
-        worker::check_running()?;
+        worker::check_wanted()?;
         if Instant::now() >= deadline {
             return Ok(false);
         }
@@ -114,7 +114,7 @@ pub(crate) fn make_room(has_room: impl Fn() -> bool) -> Result<bool> {
 fn await_end(round: u64, has_room: &impl Fn() -> bool) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !freed_enough(has_room) && Instant::now() < deadline {
-        worker::check_running()?;
+        worker::check_wanted()?;
         let mut rounds = ROUNDS.lock();
         if rounds.ended >= round {
             break;

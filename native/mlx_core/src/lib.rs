@@ -24,6 +24,7 @@ mod garbage;
 mod graphs;
 mod halt;
 mod host;
+mod job;
 mod kernels;
 mod known;
 mod memory;

@@ -173,6 +173,15 @@ impl<J> Queue<J> {
         notices.into_iter().for_each(|notice| notice());
     }
 
+    /// Lets `change` look at the jobs that wait, which stay before what comes meanwhile.
+    pub fn amend(&self, change: impl FnOnce(&mut VecDeque<J>)) {
+        let mut jobs = std::mem::take(&mut self.inbox.lock().mail.jobs);
+        change(&mut jobs);
+        let mut inbox = self.inbox.lock();
+        jobs.append(&mut inbox.mail.jobs);
+        inbox.mail.jobs = jobs;
+    }
+
     /// Notes how many of the jobs that were taken out are left to do.
     pub fn set_taken(&self, jobs: usize) {
         self.taken.0.store(jobs, Ordering::Relaxed);
@@ -265,12 +274,16 @@ impl<J> Queue<J> {
         inbox.resting && inbox.parked && inbox.mail.is_empty()
     }
 
-    /// Sleeps until another worker wants a slot or has settled one.
-    pub fn park_for_others(&self) {
+    /// Sleeps until another worker wants a slot or has settled one, or for so long.
+    pub fn park_for_others(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         let mut inbox = self.inbox.lock();
         while inbox.mail.wanted.is_empty() && !inbox.poked && !self.is_stopped() {
             inbox.parked = true;
-            self.bell.wait(&mut inbox);
+            if self.bell.wait_until(&mut inbox, deadline).timed_out() {
+                inbox.parked = false;
+                break;
+            }
         }
         inbox.poked = false;
     }

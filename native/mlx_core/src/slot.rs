@@ -1,7 +1,7 @@
 //! The place where one result will be.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use mlx_rs::Array;
 use once_cell::sync::OnceCell;
@@ -35,9 +35,9 @@ enum State {
     Failed(Arc<Error>),
 }
 
-/// A slot that another worker waits for.
+/// A slot that another worker waits for, for as long as that holds it.
 pub(crate) struct Wanted {
-    pub slot: Arc<Slot>,
+    pub slot: Weak<Slot>,
     pub by: &'static Worker,
 }
 

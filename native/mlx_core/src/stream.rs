@@ -10,10 +10,11 @@ use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::host::HostView;
+use crate::job::{Job, Task};
 use crate::profile::Profile;
 use crate::program::{Few, Program};
 use crate::slot::Slot;
-use crate::worker::{self, Job, Task, Worker};
+use crate::worker::{self, Worker};
 
 /// A queue of work on a device. Clones share it; when the last one goes, the
 /// worker behind it serves another stream.

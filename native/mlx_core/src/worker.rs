@@ -16,11 +16,10 @@ use parking_lot::Mutex;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{catch, Error, Result};
+use crate::job::{self, Job, Task};
 use crate::memory;
-use crate::program::{Few, Program};
 use crate::queue::{Mail, Notice, Queue};
 use crate::rest;
-use crate::slot::Slot;
 
 /// Jobs a queue holds before it is full.
 static QUEUE_LIMIT: AtomicUsize = AtomicUsize::new(4096);
@@ -44,51 +43,8 @@ const BUSY_SPARES: usize = 4;
 /// Jobs nobody waits for are fetched several at a time.
 const LINGER: Duration = Duration::from_micros(8);
 
-/// Something to do on a worker that is not a program.
-pub(crate) trait Task: Send {
-    /// False once nobody can see what comes of it.
-    fn is_wanted(&self) -> bool {
-        true
-    }
-
-    fn run(self: Box<Self>, context: &mut Context);
-}
-
-impl<F: FnOnce(&mut Context) + Send> Task for F {
-    fn run(self: Box<Self>, context: &mut Context) {
-        self(context)
-    }
-}
-
-pub(crate) enum Job {
-    Run {
-        program: Arc<Program>,
-        inputs: Few<Arc<Slot>>,
-        outputs: Few<Arc<Slot>>,
-    },
-    Task(Box<dyn Task>),
-    Skipped,
-}
-
-impl Job {
-    fn is_wanted(&self) -> bool {
-        match self {
-            Job::Run { outputs, .. } => outputs.iter().any(Slot::is_reachable),
-            Job::Task(task) => task.is_wanted(),
-            Job::Skipped => false,
-        }
-    }
-}
-
-/// Drops what nobody wants done any more, the last first, because a job holds what
-/// earlier ones make.
-fn skim(jobs: &mut VecDeque<Job>) {
-    for job in jobs.iter_mut().rev() {
-        if !job.is_wanted() {
-            *job = Job::Skipped;
-        }
-    }
-}
+/// How long work goes on that nobody wants any more.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// The part of a worker that every thread may touch. Workers live as long as
 /// the process: MLX's streams do, too.
@@ -174,6 +130,8 @@ impl Pool {
 thread_local! {
     /// The worker that this thread is.
     static CURRENT: Cell<Option<&'static Worker>> = const { Cell::new(None) };
+    /// When it was last looked whether what this thread runs is wanted.
+    static LOOKED: Cell<Instant> = Cell::new(Instant::now());
 }
 
 /// The worker that this thread is, if it is one.
@@ -181,10 +139,12 @@ pub(crate) fn current() -> Option<&'static Worker> {
     CURRENT.get()
 }
 
-/// Long work asks this now and then, because the process doesn't wait for it to end.
-pub(crate) fn check_running() -> Result<()> {
+/// Long work asks this now and then, because neither the process waits for it to end nor
+/// those who have let go of its results.
+pub(crate) fn check_wanted() -> Result<()> {
     match current() {
         Some(worker) if worker.queue.is_stopped() => Err(Error::Halted),
+        Some(worker) if !worker.is_wanted() => Err(Error::Unwanted),
         _ => Ok(()),
     }
 }
@@ -377,6 +337,18 @@ impl Worker {
         }
     }
 
+    /// Whether anybody wants what runs, as far as that has been looked at.
+    fn is_wanted(&self) -> bool {
+        if LOOKED.get().elapsed() < LOOK {
+            return true;
+        }
+        LOOKED.set(Instant::now());
+        // Jobs that wait hold what this one makes.
+        self.queue.amend(job::skim);
+        job::skim_taken();
+        job::is_wanted()
+    }
+
     fn serve(&self, context: &mut Context) {
         let mut mail = Mail::new();
         let mut idle_since = Instant::now();
@@ -388,17 +360,17 @@ impl Worker {
             mail.trash.clear();
             context.settle_wanted(std::mem::take(&mut mail.wanted));
             if std::mem::take(&mut abandoned) {
-                skim(&mut mail.jobs);
+                job::skim(&mut mail.jobs);
             }
-            while !mail.jobs.is_empty() && !self.queue.is_stopped() {
+            job::take(&mut mail.jobs);
+            while !self.queue.is_stopped() {
                 if self.queue.take_abandoned() {
                     abandoned = true;
-                    skim(&mut mail.jobs);
+                    job::skim_taken();
                 }
-                if let Some(job) = mail.jobs.pop_front() {
-                    self.execute(job, context);
-                }
-                self.queue.set_taken(mail.jobs.len());
+                let Some(job) = job::next() else { break };
+                self.execute(job, context);
+                self.queue.set_taken(job::left());
                 context.settle_wanted(self.queue.take_wanted());
             }
             if !idle {
@@ -412,6 +384,8 @@ impl Worker {
             }
             self.queue.spin(LINGER);
         }
+        // What was not begun goes while there is a stream.
+        job::take(&mut mail.jobs);
     }
 
     fn execute(&self, job: Job, context: &mut Context) {
@@ -420,12 +394,12 @@ impl Worker {
                 program,
                 inputs,
                 outputs,
-            } => {
-                let run = || Ok(context.run(program, inputs, &outputs));
+            } => job::during(outputs, |outputs| {
+                let run = || Ok(context.run(program, inputs, outputs));
                 if let Err(error) = catch(run).unwrap_or_else(|panic| Err(Arc::new(panic))) {
                     outputs.iter().for_each(|slot| slot.fail(&error));
                 }
-            }
+            }),
             Job::Task(task) if task.is_wanted() => {
                 // The caller learns of a panic because its answer is dropped.
                 let _ = catch_unwind(AssertUnwindSafe(|| task.run(context)));
@@ -440,7 +414,8 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::ops;
-    use crate::program::Instruction;
+    use crate::program::{Instruction, Program};
+    use crate::slot::Slot;
 
     fn negated(worker: &'static Worker) -> Arc<Slot> {
         let negate = Instruction {

@@ -1,6 +1,6 @@
-//! Work whose results nobody can read any more is skipped, what others need is not.
+//! Work whose results nobody can read any more is skipped or ended, what others need is not.
 //!
-//! What must be skipped never ends, so a worker that runs it answers nobody.
+//! What must be skipped never ends by itself, so a worker that runs it answers nobody.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn hold(stream: &Stream) -> Sender<()> {
     release
 }
 
-/// Starts with the operand and never ends.
+/// A loop that starts with the operand and never ends.
 fn endless(stream: &Stream, slot: &Arc<Slot>) -> Arc<Slot> {
     let identity = || Program::new(1, vec![], vec![0]).unwrap();
     let condition = Program::new(1, vec![instruction("equal", &[0, 0], vec![])], vec![1]);
@@ -108,6 +108,40 @@ fn a_request_of_nobody_is_skipped() {
     let stream = stream();
     load(&stream, &[1.0], &[]).read(Gone);
     stream.synchronize(Gone);
+    assert_serves(&stream);
+}
+
+/// The same, once the worker has begun with it.
+fn begun(stream: &Stream, slot: &Arc<Slot>) -> Arc<Slot> {
+    let held = hold(stream);
+    let forever = endless(stream, slot);
+    held.send(()).unwrap();
+    // There is nothing before it.
+    std::thread::sleep(Duration::from_millis(250));
+    forever
+}
+
+#[test]
+fn a_loop_that_is_let_go_of_while_it_runs_ends() {
+    let stream = stream();
+    let one = load(&stream, &[1.0], &[]);
+    let forever = begun(&stream, &one);
+    let after = op(&stream, "negate", &[&forever], vec![]);
+    after.read(Gone);
+    let last = op(&stream, "negate", &[&after], vec![]);
+    [forever, after, last].into_iter().for_each(Slot::let_go);
+    assert_serves(&stream);
+}
+
+#[test]
+fn a_loop_ends_although_another_stream_waits_for_it() {
+    let (stream, other) = (stream(), common::stream());
+    let one = load(&stream, &[1.0], &[]);
+    let forever = begun(&stream, &one);
+    let far = op(&other, "negate", &[&forever], vec![]);
+    let farther = op(&other, "negate", &[&far], vec![]);
+    [forever, far, farther].into_iter().for_each(Slot::let_go);
+    assert_serves(&other);
     assert_serves(&stream);
 }
 

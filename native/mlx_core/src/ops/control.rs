@@ -65,7 +65,7 @@ impl Loop<'_> {
             if !truth(&goes_on)? {
                 return Ok(state);
             }
-            worker::check_running()?;
+            worker::check_wanted()?;
             state = self.body.run(self.inputs(state), self.s)?;
         }
     }
@@ -79,7 +79,7 @@ impl Loop<'_> {
             built += self.body.instructions().max(1);
             if built >= BUILT {
                 built = 0;
-                worker::check_running()?;
+                worker::check_wanted()?;
                 evaluation::async_eval(&state.iter().collect::<Vec<_>>())?;
             }
         }
