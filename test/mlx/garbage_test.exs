@@ -66,6 +66,23 @@ defmodule Mlx.GarbageTest do
     """)
   end
 
+  test "what is queued at once and held stays below the limit, too" do
+    assert_runs("""
+    defmodule Busy do
+      import Nx.Defn
+      defn forever(x), do: (while x, x >= 0, do: x * 1)
+    end
+    Mlx.Memory.set_limit(256 * mb)
+    x = Mlx.eval(big.(20))
+    busy = Nx.Defn.jit(&Busy.forever/1, compiler: Mlx.Compiler).(0)
+    sums = Enum.scan(1..20, x, fn _, x -> Nx.add(x, 1) end)
+    Nx.backend_deallocate(busy)
+    :memory = refused.(fn -> Mlx.eval(List.to_tuple(sums)) end)
+    1.0 = Nx.to_number(hd(sums)[0])
+    true = Mlx.Memory.stats().peak <= 256 * mb
+    """)
+  end
+
   test "the garbage of a process that idles goes when nobody computes" do
     assert_runs("""
     pid = Holder.start(fn -> Mlx.eval(big.(20)) end)

@@ -169,7 +169,7 @@ defmodule Mlx.TelemetryTest do
       busy = Nx.Defn.jit(&Functions.forever/1, compiler: Mlx.Compiler, stream: stream)
       results = for _ <- 1..20, do: busy.(mlx(0))
       Mlx.Telemetry.execute_streams()
-      assert received_depths() |> Enum.map(&elem(&1, 2)) |> Enum.max() == 20
+      assert received_depths() |> Enum.map(&elem(&1, 2)) |> Enum.max() >= 20
       Enum.each(results, &Nx.backend_deallocate/1)
     end
 

@@ -138,13 +138,17 @@ impl Context {
                 Arc::new(error)
             }
         })?;
+        let bytes = results.iter().map(|array| array.nbytes()).sum();
+        if let Err(error) = self.reserve(bytes) {
+            return Err(Arc::new(error.among(program.operations(results.first()))));
+        }
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
         self.pending_ops += program.instructions();
+        self.pending_bytes += bytes;
         let programs = repeat_n(program, outputs.len());
         for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
-            self.pending_bytes += array.nbytes();
             slot.fill(array);
             let slot = Arc::downgrade(slot);
             self.pending.push(Made { slot, program });
@@ -153,6 +157,16 @@ impl Context {
             self.flush();
         }
         Ok(())
+    }
+
+    /// Refuses results for which there is no room beside what is pending, which is not made
+    /// yet either.
+    fn reserve(&mut self, bytes: usize) -> Result<()> {
+        if self.pending_bytes == 0 || memory::fits(self.pending_bytes + bytes) {
+            return Ok(());
+        }
+        self.flush();
+        memory::check(bytes)
     }
 
     /// Runs a program instruction by instruction and says what each took.

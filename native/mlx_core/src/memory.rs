@@ -172,7 +172,7 @@ pub fn memory_cached() -> usize {
 /// Refuses a result for which there is no room, even when garbage is collected. On the
 /// CPU MLX would end the process.
 pub(crate) fn check(bytes: usize) -> Result<()> {
-    if bytes < SMALL || has_room(bytes) {
+    if fits(bytes) {
         return Ok(());
     }
     if bytes <= memory_limit() && garbage::make_room(|| has_room(bytes))? {
@@ -183,6 +183,11 @@ pub(crate) fn check(bytes: usize) -> Result<()> {
         held: memory_held(),
         limit: memory_limit(),
     })
+}
+
+/// Whether results of so many bytes are small or have room.
+pub(crate) fn fits(bytes: usize) -> bool {
+    bytes < SMALL || has_room(bytes)
 }
 
 /// Whether so many bytes fit. What is kept of freed memory makes room.
