@@ -147,6 +147,9 @@ defmodule Mlx.Graph do
   Whether a node is made from nothing, at no cost worth mentioning, and small enough to
   be kept.
   """
+  def constant?(%Graph{row: :broadcast_to, operands: [%Graph{shape: {}} = number]}),
+    do: constant?(number)
+
   def constant?(%Graph{row: row, operands: operands, shape: shape}) do
     row in @cheap and Tuple.product(shape) <= @kept and Enum.all?(operands, &constant?/1)
   end

@@ -135,7 +135,7 @@ defmodule Mlx.SoakTest do
         stream = Mlx.Stream.new()
         run = Nx.Defn.jit(fun, compiler: Mlx.Compiler, stream: stream)
         run.(Nx.broadcast(Nx.tensor(at, backend: Mlx.Backend), {8, 256}), weights) |> Nx.to_binary()
-      end, max_concurrency: 4)
+      end, max_concurrency: 4, timeout: :infinity)
       |> Enum.each(fn {:ok, bytes} -> 8192 = byte_size(bytes) end)
     end
     """)

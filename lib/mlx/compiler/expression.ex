@@ -12,7 +12,7 @@ defmodule Mlx.Compiler.Expression do
 
   alias Mlx.{Debug, Dispatch, Downcast, Function, Graph, Lowering}
   alias Mlx.Compiler.{Loop, Scope, Step}
-  alias Mlx.Lowering.{Control, Creation, Linalg, Narrow, Shape}
+  alias Mlx.Lowering.{Control, Creation, Elementwise, Linalg, Narrow, Shape}
   alias Nx.Defn.{Composite, Expr, Tree}
   alias Nx.Tensor, as: T
   require Debug
@@ -253,8 +253,14 @@ defmodule Mlx.Compiler.Expression do
     {lowered(op, expr, args, state), state}
   end
 
-  defp lowered(op, expr, args, state),
-    do: Lowering.lower(op, Downcast.out(expr, state.device), args)
+  defp lowered(op, expr, args, state) do
+    lowered = Lowering.lower(op, Downcast.out(expr, state.device), args)
+    # Kernels that are compiled take numbers as they are, and so does what folds.
+    if state.fuse or state.fold?, do: lowered, else: spread(lowered)
+  end
+
+  defp spread(%Graph{} = node), do: Elementwise.spread(node)
+  defp spread(nodes), do: nodes
 
   defp argument(%T{} = expr, state), do: node(expr, state)
   defp argument([_ | _] = list, state), do: Enum.map_reduce(list, state, &argument/2)

@@ -3,7 +3,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   use Mlx.Graph
   import Mlx.Lowering.Creation, only: [full: 2, full: 3]
-  import Mlx.Lowering.Shape, only: [cast: 2]
+  import Mlx.Lowering.Shape, only: [broadcast_to: 2, cast: 2]
 
   # Computed in the type of the result, which is a float type.
   @float [:exp, :expm1, :log, :log1p, :sigmoid, :cos, :sin, :tan, :cosh, :sinh, :tanh] ++
@@ -29,6 +29,10 @@ defmodule Mlx.Lowering.Elementwise do
 
   @logical [:logical_and, :logical_or, :logical_xor]
 
+  # Rows that are one operation of MLX's.
+  @plain [:add, :subtract, :multiply, :divide, :max, :min, :select] ++
+           [:bitwise_and, :bitwise_or, :bitwise_xor | @comparisons]
+
   @ops @float ++
          @same ++
          @bits ++
@@ -40,6 +44,23 @@ defmodule Mlx.Lowering.Elementwise do
          [:abs, :real, :imag, :pow, :left_shift, :right_shift, :select, :clip]
 
   def ops, do: @ops
+
+  @doc """
+  The same node with constants that are numbers in the shape of the result, which MLX gives
+  them at each run otherwise.
+  """
+  def spread(%{row: :cast, operands: [x]} = node), do: %{node | operands: [spread(x)]}
+
+  def spread(%{row: row, operands: operands, shape: shape} = node)
+      when row in @plain and shape != {},
+      do: %{node | operands: Enum.map(operands, &spread(&1, shape))}
+
+  def spread(node), do: node
+
+  defp spread(%{shape: {}} = operand, shape),
+    do: if(constant?(operand), do: broadcast_to(operand, shape), else: operand)
+
+  defp spread(operand, _shape), do: operand
 
   for name <- @float do
     def lower(unquote(name), out, [x]) do

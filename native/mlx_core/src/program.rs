@@ -140,6 +140,15 @@ impl Program {
         &self.outputs
     }
 
+    /// Whether a register is an operand or an output.
+    pub(crate) fn reads(&self, register: usize) -> bool {
+        let mut operands = self
+            .steps
+            .iter()
+            .flat_map(|step| &step.instruction.operands);
+        self.outputs.contains(&register) || operands.any(|&operand| operand == register)
+    }
+
     pub(crate) fn registers(&self) -> usize {
         self.registers
     }

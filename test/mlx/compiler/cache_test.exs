@@ -84,7 +84,10 @@ defmodule Mlx.Compiler.CacheTest do
       end
 
       1..1000
-      |> Task.async_stream(fn n -> Nx.to_number(run(fun, [n])) - n end, max_concurrency: 1000)
+      |> Task.async_stream(&(Nx.to_number(run(fun, [&1])) - &1),
+        max_concurrency: 1000,
+        timeout: :infinity
+      )
       |> Enum.each(&assert(&1 == {:ok, 1}))
 
       assert_received :traced

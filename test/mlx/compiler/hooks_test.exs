@@ -318,14 +318,15 @@ defmodule Mlx.Compiler.HooksTest do
     test "of many processes at once" do
       fun = Nx.Defn.jit(&in_a_loop_too(&1), compiler: Mlx.Compiler)
 
-      1..20
-      |> Task.async_stream(fn n ->
+      seen = fn n ->
         start()
         fun.(Nx.tensor([n, n], type: :f32, backend: Mlx.Backend))
         [{:after, [seen], _} | _] = made()
         {n, seen.numbers}
-      end)
-      |> Enum.each(fn {:ok, {n, seen}} -> assert seen == [n * 8.0, n * 8.0] end)
+      end
+
+      for {:ok, {n, seen}} <- Task.async_stream(1..20, seen, timeout: :infinity),
+          do: assert(seen == [n * 8.0, n * 8.0])
     end
   end
 

@@ -3,7 +3,8 @@ defmodule Mlx.Compiler.PlanTest do
   import Mlx.Oracle, only: [assert_identical: 2]
   import Mlx.Programs
   import Nx.Defn
-  alias Mlx.Compiler.{Executable, Options, Program}
+  alias Mlx.Compiler.{Executable, Expression, Options, Program}
+  alias Mlx.Graph
 
   setup do
     Nx.default_backend(Mlx.Backend)
@@ -65,6 +66,45 @@ defmodule Mlx.Compiler.PlanTest do
       fun = fn x -> Nx.add(x, Nx.iota({5000}, type: :f32)) end
       assert :arange in rows(fun, [Nx.template({5000}, :f32)])
       assert constants(plan(fun, [Nx.template({5000}, :f32)])) == [0]
+    end
+
+    test "that are numbers have the shape of the result, unless kernels are compiled" do
+      x = Nx.Defn.Expr.parameter(Nx.template({300, 200}, :f32), :root, 0)
+
+      shapes = fn fun, fuse ->
+        options = %{device: Mlx.Device.default(), hooks: %{}, fuse: fuse}
+        expr = Nx.with_default_backend(Nx.BinaryBackend, fn -> fun.(x) end)
+        {%{outputs: [node]}, _tensors} = Expression.trace([expr], options)
+        for operand <- node.operands, do: {operand.shape, Graph.constant?(operand)}
+      end
+
+      doubled = &Nx.multiply(&1, 2)
+      assert {{300, 200}, true} in shapes.(doubled, false)
+      assert {{}, true} in shapes.(doubled, true)
+      assert rows(doubled, [Nx.template({300, 200}, :f32)]) == [:multiply]
+
+      # A power looks at the number.
+      assert {{}, true} in shapes.(&Nx.pow(&1, 2), false)
+    end
+
+    test "of whatever shape give what they give elsewhere" do
+      small = t([[0.5, -2.0, 3.0]])
+      large = Nx.iota({100, 100}, type: :f32)
+
+      for x <- [small, large, Nx.as_type(small, :s32), Nx.as_type(small, :bf16), Nx.sum(small)] do
+        fun = fn x ->
+          y = Nx.multiply(2, Nx.add(x, 1)) |> Nx.max(0) |> Nx.min(7) |> Nx.subtract(3)
+
+          {y, Nx.select(Nx.greater(y, 1), 0, y), Nx.divide(y, 4), Nx.broadcast(4, x)}
+        end
+
+        bare = Nx.backend_copy(x, Nx.BinaryBackend)
+
+        assert_identical(
+          run(fun, [x]),
+          Nx.with_default_backend(Nx.BinaryBackend, fn -> fun.(bare) end)
+        )
+      end
     end
 
     test "may be all there is" do

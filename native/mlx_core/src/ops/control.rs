@@ -72,9 +72,14 @@ impl Loop<'_> {
 
     fn run_times(&self, counter: &Counter, mut state: Vec<Array>) -> Result<Vec<Array>> {
         let mut built = 0;
+        let counts = self.body.reads(state.len() + self.fixed.len());
+        let mut count = counter.at(0)?;
         for time in 0..counter.times {
+            if counts {
+                count = counter.at(time)?;
+            }
             let mut inputs = self.inputs(state);
-            inputs.push(counter.at(time)?);
+            inputs.push(ffi::share(&count));
             state = self.body.run(inputs, self.s)?;
             built += self.body.instructions().max(1);
             if built >= BUILT {
