@@ -30,6 +30,10 @@ defmodule Mlx.Graph do
   @cheap [:full, :arange, :eye, :cast, :reshape, :broadcast_to, :stack]
   @kept 4096
 
+  # As many a number may be given, which takes no memory. The engine takes the result for a
+  # small one.
+  @viewed 65_536
+
   @table Map.new(Mlx.Native.op_table(), fn {name, operands, attributes, results} ->
            {name, %{operands: operands, attributes: attributes, results: results}}
          end)
@@ -147,8 +151,8 @@ defmodule Mlx.Graph do
   Whether a node is made from nothing, at no cost worth mentioning, and small enough to
   be kept.
   """
-  def constant?(%Graph{row: :broadcast_to, operands: [%Graph{shape: {}} = number]}),
-    do: constant?(number)
+  def constant?(%Graph{row: :broadcast_to, operands: [%Graph{shape: {}} = number]} = node),
+    do: Tuple.product(node.shape) <= @viewed and constant?(number)
 
   def constant?(%Graph{row: row, operands: operands, shape: shape}) do
     row in @cheap and Tuple.product(shape) <= @kept and Enum.all?(operands, &constant?/1)

@@ -83,6 +83,34 @@ defmodule Mlx.GarbageTest do
     """)
   end
 
+  test "what is passed on takes no memory beside what is queued" do
+    assert_runs("""
+    Mlx.Memory.set_limit(256 * mb)
+    pass = Nx.Defn.jit(fn s, x -> {Nx.add(s, 1), x} end, compiler: Mlx.Compiler)
+    start = {Nx.tensor(0), Mlx.eval(big.(160))}
+    {s, x} = Enum.reduce(1..50, start, fn _, {s, x} -> pass.(Nx.add(s, 1), x) end)
+    100 = Nx.to_number(s)
+    5.0 = Nx.to_number(x[5])
+    """)
+  end
+
+  test "memory that is donated counts once beside what is queued" do
+    assert_runs("""
+    Mlx.Memory.set_limit(256 * mb)
+    scale = fn parts, s -> {Map.new(parts, fn {at, x} -> {at, Nx.multiply(x, s)} end), Nx.add(s, 1)} end
+    scale = Nx.Defn.jit(scale, compiler: Mlx.Compiler)
+    parts = for at <- 1..10, into: %{}, do: {at, Mlx.eval(big.(16))}
+    one = Mlx.eval(Nx.tensor(1.0))
+    parts = Enum.reduce(1..20, parts, fn _, parts ->
+      {parts, two} = scale.(Nx.donatable(parts), Nx.add(one, 0))
+      2.0 = Nx.to_number(two)
+      parts
+    end)
+    5.0 = Nx.to_number(parts[10][5])
+    true = Mlx.Memory.stats().peak <= 256 * mb
+    """)
+  end
+
   test "the garbage of a process that idles goes when nobody computes" do
     assert_runs("""
     pid = Holder.start(fn -> Mlx.eval(big.(20)) end)

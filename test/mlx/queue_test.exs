@@ -25,7 +25,8 @@ defmodule Mlx.QueueTest do
     stream = Mlx.Stream.new()
     jit = fn fun -> Nx.Defn.jit(fun, compiler: Mlx.Compiler, stream: stream) end
     increment = jit.(&Nx.add(&1, 1))
-    %{slow: jit.(&Slow.count/1), climb: jit.(&Slow.climb/1), increment: increment, zero: mlx(0)}
+    functions = %{slow: jit.(&Slow.count/1), climb: jit.(&Slow.climb/1), increment: increment}
+    Map.merge(functions, %{stream: stream, zero: mlx(0)})
   end
 
   test "callers of a full queue wait, schedulers don't", context do
@@ -78,6 +79,37 @@ defmodule Mlx.QueueTest do
     assert add(increment, zero, 1) == 1
   end
 
+  test "a loop ends that was only to be begun", context do
+    %{slow: slow, increment: increment, zero: zero} = context
+    busy = slow.(@times)
+    Mlx.async_eval(busy)
+    Nx.backend_deallocate(busy)
+    assert add(increment, zero, 1) == 1
+  end
+
+  test "a loop ends although its reader waits for another stream's work, too", context do
+    %{slow: slow, increment: increment, zero: zero} = context
+    other = Mlx.Stream.new()
+    far = fn -> Mlx.Stream.with_stream(other, fn -> Nx.add(zero, 1) end) end
+
+    for order <- [& &1, &Enum.reverse/1] do
+      kill(reader_of(fn -> order.([far.(), slow.(@times)]) end, &Mlx.eval(List.to_tuple(&1))))
+    end
+
+    assert add(increment, zero, 1) == 1
+    assert Nx.to_number(far.()) == 1
+  end
+
+  test "a loop ends that was profiled", context do
+    %{stream: stream, increment: increment, zero: zero} = context
+    options = [stream: stream, warm_up: 0]
+    pid = reader_of(fn -> [@times] end, &Mlx.Profile.run(fn n -> Slow.count(n) end, &1, options))
+    # It has waited for the compiler before.
+    Process.sleep(300)
+    kill(pid)
+    assert add(increment, zero, 1) == 1
+  end
+
   test "a loop goes on for whoever reads it, whatever comes behind it", context do
     %{slow: slow, increment: increment, zero: zero} = context
     times = 200_000
@@ -117,14 +149,14 @@ defmodule Mlx.QueueTest do
   end
 
   # A process that waits for what it has queued.
-  defp reader_of(queue) do
+  defp reader_of(queue, read \\ &Enum.each(&1, fn result -> Nx.to_number(result) end)) do
     parent = self()
 
     pid =
       spawn(fn ->
         results = queue.()
         send(parent, {:queued, self()})
-        Enum.map(results, &Nx.to_number/1)
+        read.(results)
       end)
 
     assert_receive {:queued, ^pid}, 60_000

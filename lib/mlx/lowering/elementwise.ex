@@ -57,8 +57,10 @@ defmodule Mlx.Lowering.Elementwise do
 
   def spread(node), do: node
 
-  defp spread(%{shape: {}} = operand, shape),
-    do: if(constant?(operand), do: broadcast_to(operand, shape), else: operand)
+  defp spread(%{shape: {}} = operand, shape) do
+    spread = broadcast_to(operand, shape)
+    if constant?(spread), do: spread, else: operand
+  end
 
   defp spread(operand, _shape), do: operand
 

@@ -8,21 +8,19 @@ use mlx_rs::{Array, Dtype, Stream};
 
 use crate::beside;
 use crate::cuda;
-use crate::device::Device;
 use crate::error::{Error, Operation, Result, Signature};
 use crate::evaluation;
 use crate::ffi;
-use crate::file::FilePart;
 use crate::garbage;
 use crate::host::{readable_in_place, HostView};
-use crate::known;
 use crate::memory;
 use crate::profile::{self, Profile};
 use crate::program::{Few, Program};
 use crate::rest;
 use crate::slot::{Look, Slot, Wanted};
-use crate::upload;
 use crate::worker::{self, Worker, LOOK};
+
+mod load;
 
 /// Ops built before evaluation starts without being asked for.
 ///
@@ -110,7 +108,7 @@ impl Context {
     pub(crate) fn run(
         &mut self,
         program: Arc<Program>,
-        inputs: Few<Arc<Slot>>,
+        mut inputs: Few<Arc<Slot>>,
         outputs: &[Arc<Slot>],
     ) -> Result<(), Arc<Error>> {
         if let Some(message) = self.failure.clone() {
@@ -138,35 +136,42 @@ impl Context {
                 Arc::new(error)
             }
         })?;
-        let bytes = results.iter().map(|array| array.nbytes()).sum();
-        if let Err(error) = self.reserve(bytes) {
+        if let Err(error) = self.reserve(&mut inputs, &results) {
             return Err(Arc::new(error.among(program.operations(results.first()))));
         }
         inputs.iter().for_each(|slot| slot.mark_used());
         // What is evaluated below may reuse the memory of inputs that nobody holds.
         drop(inputs);
-        self.pending_ops += program.instructions();
-        self.pending_bytes += bytes;
-        let programs = repeat_n(program, outputs.len());
-        for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
-            slot.fill(array);
-            let slot = Arc::downgrade(slot);
-            self.pending.push(Made { slot, program });
-        }
+        self.fill(program, results, outputs);
         if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
             self.flush();
         }
         Ok(())
     }
 
+    fn fill(&mut self, program: Arc<Program>, results: Vec<Array>, outputs: &[Arc<Slot>]) {
+        self.pending_ops += program.instructions();
+        let programs = repeat_n(program, outputs.len());
+        for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
+            self.pending_bytes += array.nbytes();
+            slot.fill(array);
+            let slot = Arc::downgrade(slot);
+            self.pending.push(Made { slot, program });
+        }
+    }
+
     /// Refuses results for which there is no room beside what is pending, which is not made
     /// yet either.
-    fn reserve(&mut self, bytes: usize) -> Result<()> {
+    fn reserve(&mut self, inputs: &mut Few<Arc<Slot>>, results: &[Array]) -> Result<()> {
+        let bytes: usize = results.iter().map(|array| array.nbytes()).sum();
         if self.pending_bytes == 0 || memory::fits(self.pending_bytes + bytes) {
             return Ok(());
         }
+        // What nobody else holds is computed with the results, and may give them its memory.
+        inputs.retain(|slot| slot.is_reachable());
         self.flush();
-        memory::check(bytes)
+        let made = results.iter().filter(|array| !ffi::is_available(array));
+        memory::check(made.map(|array| array.nbytes()).max().unwrap_or(0))
     }
 
     /// Runs a program instruction by instruction and says what each took.
@@ -182,76 +187,6 @@ impl Context {
         let run = || self.run(program.clone(), inputs, outputs);
         let (outcome, profile) = profile::of(program, run);
         outcome.map(|()| profile)
-    }
-
-    /// Fills the slot with a copy of bytes of the host, as many as it needs.
-    pub(crate) fn load(
-        &mut self,
-        slot: &Slot,
-        bytes: Box<dyn AsRef<[u8]> + Send>,
-        shape: &[i32],
-        dtype: Dtype,
-    ) {
-        let len = (*bytes).as_ref().len();
-        if let Err(error) = memory::check(len) {
-            return slot.fail(&Arc::new(error));
-        }
-        if !self.reads_to_arrays(len) {
-            let bytes = (*bytes).as_ref();
-            if let Some(number) = known::integer(bytes, shape, dtype) {
-                slot.know(number);
-            }
-            slot.fill(ffi::from_bytes(bytes, shape, dtype));
-            slot.settle();
-            return garbage::watch();
-        }
-        match self.upload(Box::new(bytes), shape, dtype) {
-            Ok(array) => {
-                slot.fill(array);
-                slot.settle();
-                garbage::watch();
-            }
-            Err(error) => slot.fail(&error),
-        }
-    }
-
-    /// Whether so many bytes are best written straight to an array's memory.
-    fn reads_to_arrays(&self, len: usize) -> bool {
-        len >= upload::LARGE && self.worker.device() == Device::Cpu
-    }
-
-    fn upload(
-        &mut self,
-        bytes: Box<dyn upload::Bytes>,
-        shape: &[i32],
-        dtype: Dtype,
-    ) -> Result<Array, Arc<Error>> {
-        self.compute(upload::load(bytes, shape, dtype, &self.stream))
-    }
-
-    /// Fills the slot with a part of a file, as many bytes as it needs.
-    pub(crate) fn load_file(
-        &mut self,
-        slot: &Slot,
-        part: FilePart,
-        shape: &[i32],
-        dtype: Dtype,
-    ) -> Result<(), Arc<Error>> {
-        memory::check(part.len)?;
-        let array = if part.is_plain() && self.reads_to_arrays(part.len) {
-            let (reader, failure) = part.reader()?;
-            let array = self.upload(Box::new(reader), shape, dtype)?;
-            match failure.take() {
-                Some(error) => return Err(Arc::new(error)),
-                None => array,
-            }
-        } else {
-            ffi::from_bytes(part.read()?.as_ref(), shape, dtype)
-        };
-        slot.fill(array);
-        slot.settle();
-        garbage::watch();
-        Ok(())
     }
 
     /// Starts computing what is pending and still wanted by someone.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::context::Context;
@@ -44,6 +45,12 @@ impl Job {
     }
 }
 
+/// Who has asked for something.
+pub(crate) trait Awaited {
+    /// Whether somebody still waits for it.
+    fn is_awaited(&self) -> bool;
+}
+
 /// Drops what nobody wants done any more, the last first, because a job holds what
 /// earlier ones make.
 pub(crate) fn skim(jobs: &mut VecDeque<Job>) {
@@ -59,9 +66,11 @@ thread_local! {
     static TAKEN: RefCell<VecDeque<Job>> = RefCell::default();
     /// The results of the program that it runs.
     static RESULTS: RefCell<Few<Arc<Slot>>> = RefCell::default();
+    /// Who has asked for what it does.
+    static ASKER: RefCell<Option<Rc<dyn Awaited>>> = RefCell::default();
 }
 
-/// Exchanges what is taken, which is nothing any more, for `jobs`.
+/// Exchanges what is taken for `jobs`.
 pub(crate) fn take(jobs: &mut VecDeque<Job>) {
     TAKEN.with_borrow_mut(|taken| std::mem::swap(taken, jobs));
 }
@@ -86,7 +95,26 @@ pub(crate) fn during(results: Few<Arc<Slot>>, run: impl FnOnce(&[Arc<Slot>])) {
     drop(RESULTS.take());
 }
 
+/// Runs what somebody has asked for.
+pub(crate) fn asked<T>(asker: Rc<dyn Awaited>, run: impl FnOnce() -> T) -> T {
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            ASKER.take();
+        }
+    }
+    ASKER.set(Some(asker));
+    let _end = End;
+    run()
+}
+
 /// Whether somebody may see what comes of what runs.
 pub(crate) fn is_wanted() -> bool {
-    RESULTS.with_borrow(|results| results.is_empty() || results.iter().any(Slot::is_reachable))
+    let has_asker = |asker: &Option<Rc<dyn Awaited>>| match asker {
+        Some(asker) => asker.is_awaited(),
+        None => true,
+    };
+    let has_holder =
+        |results: &Few<Arc<Slot>>| results.is_empty() || results.iter().any(Slot::is_reachable);
+    ASKER.with_borrow(has_asker) && RESULTS.with_borrow(has_holder)
 }

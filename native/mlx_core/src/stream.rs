@@ -1,5 +1,7 @@
 //! Handles that give work to a worker.
 
+use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use mlx_rs::Dtype;
@@ -10,7 +12,7 @@ use crate::device::Device;
 use crate::dtype::dtype_size;
 use crate::error::{Error, Result, Signature};
 use crate::host::HostView;
-use crate::job::{Job, Task};
+use crate::job::{self, Awaited, Job, Task};
 use crate::profile::Profile;
 use crate::program::{Few, Program};
 use crate::slot::Slot;
@@ -170,8 +172,17 @@ pub(crate) struct Request<A, W> {
     pub work: W,
 }
 
+struct Asker<A, T>(A, PhantomData<fn(T)>);
+
+impl<T, A: Answer<T>> Awaited for Asker<A, T> {
+    fn is_awaited(&self) -> bool {
+        self.0.is_awaited()
+    }
+}
+
 impl<T, A, W> Task for Request<A, W>
 where
+    T: 'static,
     A: Answer<T>,
     W: FnOnce(&mut Context) -> Result<T, Arc<Error>> + Send,
 {
@@ -181,7 +192,11 @@ where
 
     fn run(self: Box<Self>, context: &mut Context) {
         let Request { answer, work } = *self;
-        answer.send(work(context));
+        let asker = Rc::new(Asker(answer, PhantomData));
+        let outcome = job::asked(asker.clone(), || work(context));
+        if let Some(Asker(answer, _)) = Rc::into_inner(asker) {
+            answer.send(outcome);
+        }
     }
 }
 
@@ -228,8 +243,13 @@ impl Slot {
 
     /// Starts computing this slot.
     pub fn async_eval(self: &Arc<Self>) {
-        let slot = self.clone();
-        self.owner().call(move |context| context.async_eval(&slot));
+        // Nobody waits for it, so it is for those who hold the slot.
+        let slot = Arc::downgrade(self);
+        self.owner().call(move |context| {
+            if let Some(slot) = slot.upgrade() {
+                context.async_eval(&slot);
+            }
+        });
     }
 
     /// Answers on the worker with the array's type and shape, uncomputed.

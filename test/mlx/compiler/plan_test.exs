@@ -83,6 +83,10 @@ defmodule Mlx.Compiler.PlanTest do
       assert {{}, true} in shapes.(doubled, true)
       assert rows(doubled, [Nx.template({300, 200}, :f32)]) == [:multiply]
 
+      # As a constant, what is large would be held against the limit of memory.
+      large = Nx.Defn.Expr.parameter(Nx.template({1000, 1000}, :f32), :root, 0)
+      assert {{}, true} in shapes.(fn _ -> Nx.multiply(large, 2) end, false)
+
       # A power looks at the number.
       assert {{}, true} in shapes.(&Nx.pow(&1, 2), false)
     end

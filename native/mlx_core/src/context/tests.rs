@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 use mlx_rs::{linalg, ops as mlx};
 
 use super::*;
+use crate::device::Device;
 use crate::error::ErrorKind;
 use crate::ops;
 use crate::program::Instruction;
