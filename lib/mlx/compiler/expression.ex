@@ -256,11 +256,8 @@ defmodule Mlx.Compiler.Expression do
   defp lowered(op, expr, args, state) do
     lowered = Lowering.lower(op, Downcast.out(expr, state.device), args)
     # Kernels that are compiled take numbers as they are, and so does what folds.
-    if state.fuse or state.fold?, do: lowered, else: spread(lowered)
+    if state.fuse or state.fold?, do: lowered, else: Elementwise.spread(lowered)
   end
-
-  defp spread(%Graph{} = node), do: Elementwise.spread(node)
-  defp spread(nodes), do: nodes
 
   defp argument(%T{} = expr, state), do: node(expr, state)
   defp argument([_ | _] = list, state), do: Enum.map_reduce(list, state, &argument/2)

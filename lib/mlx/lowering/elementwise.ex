@@ -47,7 +47,7 @@ defmodule Mlx.Lowering.Elementwise do
 
   @doc """
   The same node with constants that are numbers in the shape of the result, which MLX gives
-  them at each run otherwise.
+  them at each run otherwise. Other rows, and nodes of several results, stay as they are.
   """
   def spread(%{row: :cast, operands: [x]} = node), do: %{node | operands: [spread(x)]}
 
@@ -55,7 +55,7 @@ defmodule Mlx.Lowering.Elementwise do
       when row in @plain and shape != {},
       do: %{node | operands: Enum.map(operands, &spread(&1, shape))}
 
-  def spread(node), do: node
+  def spread(other), do: other
 
   defp spread(%{shape: {}} = operand, shape) do
     spread = broadcast_to(operand, shape)

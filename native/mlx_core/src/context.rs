@@ -115,6 +115,34 @@ impl Context {
             return Err(Arc::new(Error::NoStream { message }));
         }
         self.has_failed = false;
+        let results = self.build(&program, &inputs)?;
+        let bytes = results.iter().map(|array| array.nbytes()).sum();
+        if let Err(error) = self.reserve(bytes, &mut inputs, &results) {
+            return Err(Arc::new(error.among(program.operations(results.first()))));
+        }
+        inputs.iter().for_each(|slot| slot.mark_used());
+        // What is evaluated below may reuse the memory of inputs that nobody holds.
+        drop(inputs);
+        self.pending_ops += program.instructions();
+        self.pending_bytes += bytes;
+        let programs = repeat_n(program, outputs.len());
+        for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
+            slot.fill(array);
+            let slot = Arc::downgrade(slot);
+            self.pending.push(Made { slot, program });
+        }
+        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// The results of a program, which are not computed yet.
+    fn build(
+        &mut self,
+        program: &Arc<Program>,
+        inputs: &[Arc<Slot>],
+    ) -> Result<Vec<Array>, Arc<Error>> {
         let arrays = inputs
             .iter()
             .map(|slot| self.array_of(slot))
@@ -125,45 +153,27 @@ impl Context {
         let numbers = numbers.collect();
         let run = || program.run_knowing(arrays, &numbers, &self.stream);
         let results = if STEPWISE.load(Ordering::Relaxed) && !profile::is_recording() {
-            profile::of(&program, run).0
+            profile::of(program, run).0
         } else {
             run()
         };
-        let results = results.map_err(|error| {
+        results.map_err(|error| {
             if error.is_of_evaluation() {
                 self.poison(error)
             } else {
                 Arc::new(error)
             }
-        })?;
-        if let Err(error) = self.reserve(&mut inputs, &results) {
-            return Err(Arc::new(error.among(program.operations(results.first()))));
-        }
-        inputs.iter().for_each(|slot| slot.mark_used());
-        // What is evaluated below may reuse the memory of inputs that nobody holds.
-        drop(inputs);
-        self.fill(program, results, outputs);
-        if self.pending_ops >= MAX_PENDING_OPS || self.pending_bytes >= MAX_PENDING_BYTES {
-            self.flush();
-        }
-        Ok(())
+        })
     }
 
-    fn fill(&mut self, program: Arc<Program>, results: Vec<Array>, outputs: &[Arc<Slot>]) {
-        self.pending_ops += program.instructions();
-        let programs = repeat_n(program, outputs.len());
-        for ((slot, array), program) in outputs.iter().zip(results).zip(programs) {
-            self.pending_bytes += array.nbytes();
-            slot.fill(array);
-            let slot = Arc::downgrade(slot);
-            self.pending.push(Made { slot, program });
-        }
-    }
-
-    /// Refuses results for which there is no room beside what is pending, which is not made
-    /// yet either.
-    fn reserve(&mut self, inputs: &mut Few<Arc<Slot>>, results: &[Array]) -> Result<()> {
-        let bytes: usize = results.iter().map(|array| array.nbytes()).sum();
+    /// Refuses results, of so many bytes in all, for which there is no room beside what is
+    /// pending, which is not made yet either.
+    fn reserve(
+        &mut self,
+        bytes: usize,
+        inputs: &mut Few<Arc<Slot>>,
+        results: &[Array],
+    ) -> Result<()> {
         if self.pending_bytes == 0 || memory::fits(self.pending_bytes + bytes) {
             return Ok(());
         }

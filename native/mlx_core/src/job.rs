@@ -110,10 +110,8 @@ pub(crate) fn asked<T>(asker: Rc<dyn Awaited>, run: impl FnOnce() -> T) -> T {
 
 /// Whether somebody may see what comes of what runs.
 pub(crate) fn is_wanted() -> bool {
-    let has_asker = |asker: &Option<Rc<dyn Awaited>>| match asker {
-        Some(asker) => asker.is_awaited(),
-        None => true,
-    };
+    let has_asker =
+        |asker: &Option<Rc<dyn Awaited>>| asker.as_ref().is_none_or(|asker| asker.is_awaited());
     let has_holder =
         |results: &Few<Arc<Slot>>| results.is_empty() || results.iter().any(Slot::is_reachable);
     ASKER.with_borrow(has_asker) && RESULTS.with_borrow(has_holder)

@@ -231,15 +231,26 @@ impl<J> Queue<J> {
 
     /// Sleeps until something comes, or for so long: false if nothing has come.
     pub fn park(&self, patience: Option<Duration>) -> bool {
+        self.sleep(patience, |mail| !mail.is_empty())
+    }
+
+    /// Sleeps until another worker wants a slot or has settled one, or for so long.
+    pub fn park_for_others(&self, patience: Duration) {
+        self.sleep(Some(patience), |mail| !mail.wanted.is_empty());
+    }
+
+    /// Sleeps until what is waited for has come, or the worker is called by a poke, or for so
+    /// long: false if nothing has come.
+    fn sleep(&self, patience: Option<Duration>, has_come: impl Fn(&Mail<J>) -> bool) -> bool {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut inbox = self.inbox.lock();
-        while inbox.mail.is_empty() && !inbox.poked && !self.is_stopped() {
+        while !(has_come(&inbox.mail) || inbox.poked || self.is_stopped()) {
             inbox.parked = true;
             match deadline {
                 None => self.bell.wait(&mut inbox),
                 Some(deadline) if self.bell.wait_until(&mut inbox, deadline).timed_out() => {
                     inbox.parked = false;
-                    return !inbox.mail.is_empty();
+                    return has_come(&inbox.mail);
                 }
                 Some(_) => {}
             }
@@ -272,20 +283,6 @@ impl<J> Queue<J> {
     pub fn is_resting(&self) -> bool {
         let inbox = self.inbox.lock();
         inbox.resting && inbox.parked && inbox.mail.is_empty()
-    }
-
-    /// Sleeps until another worker wants a slot or has settled one, or for so long.
-    pub fn park_for_others(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let mut inbox = self.inbox.lock();
-        while inbox.mail.wanted.is_empty() && !inbox.poked && !self.is_stopped() {
-            inbox.parked = true;
-            if self.bell.wait_until(&mut inbox, deadline).timed_out() {
-                inbox.parked = false;
-                break;
-            }
-        }
-        inbox.poked = false;
     }
 }
 
